@@ -1,0 +1,115 @@
+"""Rotations (quaternions are wxyz), rigid transforms, the normalised camera and projection."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ffavatar.types import Camera
+
+NORMALISED_FOCAL = 3.0  # focal length in picture sides; a crop cannot reveal it, so it is fixed (docs/conventions.md)
+
+
+def axis_angle_to_matrix(rotation: Tensor) -> Tensor:
+    """Rodrigues' formula. (..., 3) radians -> (..., 3, 3); smooth at zero."""
+    squared = (rotation * rotation).sum(-1)[..., None, None]
+    small = squared < 1e-6  # below, the Taylor series keep value and gradient exact to float32
+    safe = torch.where(small, torch.ones_like(squared), squared)
+    angle = safe.sqrt()
+    first = torch.where(small, 1 - squared / 6, angle.sin() / angle)
+    second = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / safe)
+    x, y, z = rotation.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    eye = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
+    return eye + first * cross + second * (cross @ cross)
+
+
+def axis_angle_to_quat(rotation: Tensor) -> Tensor:
+    """(..., 3) radians -> (..., 4) wxyz, normalised; smooth at zero."""
+    squared = (rotation * rotation).sum(-1, keepdim=True)
+    small = squared < 1e-6
+    angle = torch.where(small, torch.ones_like(squared), squared).sqrt()
+    real = torch.where(small, 1 - squared / 8, (angle / 2).cos())
+    factor = torch.where(small, 0.5 - squared / 48, (angle / 2).sin() / angle)
+    return torch.cat([real, factor * rotation], -1)
+
+
+def quat_to_axis_angle(quat: Tensor) -> Tensor:
+    """(..., 4) wxyz -> (..., 3) radians, angle in [0, pi]."""
+    quat = torch.where(quat[..., :1] < 0, -quat, quat)
+    norm = quat[..., 1:].norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(norm, quat[..., :1])
+    return quat[..., 1:] * torch.where(norm < 1e-7, torch.full_like(norm, 2.0), angle / norm.clamp_min(1e-12))
+
+
+def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Hamilton product: the rotation ``right`` followed by ``left``. (..., 4) x (..., 4) -> (..., 4) wxyz."""
+    w1, x1, y1, z1 = left.unbind(-1)
+    w2, x2, y2, z2 = right.unbind(-1)
+    return torch.stack(
+        [
+            w1 * w2 - x1 * x2 - y1 * y2 - z1 * z2,
+            w1 * x2 + x1 * w2 + y1 * z2 - z1 * y2,
+            w1 * y2 - x1 * z2 + y1 * w2 + z1 * x2,
+            w1 * z2 + x1 * y2 - y1 * x2 + z1 * w2,
+        ],
+        -1,
+    )
+
+
+def quat_rotate(quat: Tensor, vector: Tensor) -> Tensor:
+    """Turn vectors by unit quaternions. (..., 4) wxyz, (..., 3) -> (..., 3)."""
+    axis = quat[..., 1:]
+    axis, vector = torch.broadcast_tensors(axis, vector)
+    twice = 2 * torch.linalg.cross(axis, vector)
+    return vector + quat[..., :1] * twice + torch.linalg.cross(axis, twice)
+
+
+def quat_to_matrix(quat: Tensor) -> Tensor:
+    """(..., 4) unit wxyz -> (..., 3, 3)."""
+    w, x, y, z = quat.unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
+def matrix_to_quat(matrix: Tensor) -> Tensor:
+    """(..., 3, 3) rotation -> (..., 4) wxyz with w >= 0 (Shepperd's method: the largest component is found first)."""
+    m = matrix
+    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
+    w, x, y, z = 0, 1, 2, 3
+    rows = [
+        [1 + trace, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]],
+        [None, 1 + 2 * m[..., 0, 0] - trace, m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0]],
+        [None, None, 1 + 2 * m[..., 1, 1] - trace, m[..., 1, 2] + m[..., 2, 1]],
+        [None, None, None, 1 + 2 * m[..., 2, 2] - trace],
+    ]
+    full = torch.stack([torch.stack([rows[min(i, j)][max(i, j)] for j in (w, x, y, z)], -1) for i in (w, x, y, z)], -2)
+    best = full.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    quat = torch.take_along_dim(full, best[..., None, None].expand(*best.shape, 1, 4), -2).squeeze(-2)
+    quat = torch.nn.functional.normalize(quat, dim=-1)
+    return torch.where(quat[..., :1] < 0, -quat, quat)
+
+
+def normalised_camera(size_px: int, batch: int = 1, device: torch.device | str = "cpu") -> Camera:
+    """The fixed camera in which every head crop is seen: focal length 3 sides, looking along the world's -z.
+
+    ``world_to_cam`` is diag(1, -1, -1, 1): world +y is up in the picture and +z comes towards the camera.
+    """
+    world_to_cam = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], device=device)).expand(batch, 4, 4)
+    focal, centre = NORMALISED_FOCAL * size_px, size_px / 2
+    K = torch.tensor([[focal, 0, centre], [0, focal, centre], [0, 0, 1.0]], device=device).expand(batch, 3, 3)
+    return Camera(world_to_cam, K, size_px, size_px)
+
+
+def project(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+    """World points (B, P, 3) -> pixel positions (B, P, 2) and depths (B, P) in metres."""
+    rotation, shift = camera.world_to_cam[..., :3, :3], camera.world_to_cam[..., :3, 3]
+    seen = points @ rotation.transpose(-1, -2) + shift[..., None, :]
+    depth = seen[..., 2]
+    pixels = seen @ camera.K.transpose(-1, -2)
+    return pixels[..., :2] / depth[..., None], depth

@@ -1,0 +1,145 @@
+"""Small typed records that pass between the parts of FFAvatar.
+
+Shapes: ``B`` frames or views, ``V`` base vertices, ``N`` Gaussians, ``E`` expression coefficients, ``I`` identity
+coefficients, ``H, W`` picture size. Metres, radians, float32 unless said otherwise. See docs/conventions.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def _map_tensors(record: T, function) -> T:
+    """Copy of a dataclass with ``function`` applied to its tensor fields."""
+    changed = {
+        f.name: function(value)
+        for f in fields(record)  # type: ignore[arg-type]
+        if isinstance(value := getattr(record, f.name), Tensor)
+    }
+    return replace(record, **changed)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """3D Gaussians after all activations, as ``ffavatar.render.rasterize`` takes them."""
+
+    means: Tensor  # (..., N, 3) metres
+    quats: Tensor  # (..., N, 4) wxyz, normalised
+    scales: Tensor  # (..., N, 3) metres, standard deviations
+    opacities: Tensor  # (..., N) in [0, 1]
+    colors: Tensor  # (..., N, C), sRGB in [0, 1] for C = 3
+
+    def __len__(self) -> int:
+        return self.means.shape[-2]
+
+    def to(self, device: torch.device | str) -> Gaussians:
+        return _map_tensors(self, lambda t: t.to(device))
+
+    def detach(self) -> Gaussians:
+        return _map_tensors(self, Tensor.detach)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """OpenCV pinhole camera(s): x right, y down, z forward; pixel centres at +0.5."""
+
+    world_to_cam: Tensor  # (..., 4, 4)
+    K: Tensor  # (..., 3, 3) pixels
+    width: int
+    height: int
+
+    def to(self, device: torch.device | str) -> Camera:
+        return _map_tensors(self, lambda t: t.to(device))
+
+
+@dataclass(frozen=True)
+class HeadParams:
+    """Pose and expression of a head, one row per frame; all rotations are axis-angle in radians.
+
+    ``root`` and ``translation`` place torso and head together in the world of the normalised camera (the paper's global
+    pose); ``neck`` turns the head on the torso; the others turn on the head.
+    """
+
+    root: Tensor  # (B, 3)
+    translation: Tensor  # (B, 3) metres
+    neck: Tensor  # (B, 3)
+    jaw: Tensor  # (B, 3)
+    eye_left: Tensor  # (B, 3)
+    eye_right: Tensor  # (B, 3)
+    expression: Tensor  # (B, E)
+
+    def __len__(self) -> int:
+        return self.root.shape[0]
+
+    def __getitem__(self, index: slice | Tensor | list[int]) -> HeadParams:
+        """Some of the frames; ``index`` must keep the frame axis (a slice, list or tensor)."""
+        return _map_tensors(self, lambda t: t[index])
+
+    def to(self, device: torch.device | str) -> HeadParams:
+        return _map_tensors(self, lambda t: t.to(device))
+
+    def detach(self) -> HeadParams:
+        return _map_tensors(self, Tensor.detach)
+
+    def joint_rotations(self) -> Tensor:
+        """(B, 5, 3) axis-angle, in the order global, neck, jaw, eye_left, eye_right."""
+        return torch.stack([self.root, self.neck, self.jaw, self.eye_left, self.eye_right], dim=1)
+
+    @staticmethod
+    def neutral(frames: int, expressions: int, device: torch.device | str = "cpu", distance_m: float = 1.0) -> HeadParams:
+        """The resting head, ``distance_m`` in front of the normalised camera."""
+        zero = torch.zeros(frames, 3, device=device)
+        translation = zero.clone()
+        translation[:, 2] = -distance_m
+        return HeadParams(zero, translation, zero, zero, zero, zero, torch.zeros(frames, expressions, device=device))
+
+    @staticmethod
+    def cat(parts: list[HeadParams]) -> HeadParams:
+        return HeadParams(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(HeadParams)})
+
+
+@dataclass(frozen=True)
+class Views:
+    """Square head crops of one person (see ``ffavatar.photo``); row s is one photo.
+
+    Outside the photo ``images`` is white and ``valid`` is 0. ``landmarks`` are the 478 face-landmarker points in crop
+    units: x, y in [0, 1] from the crop's top left corner, z in the same unit.
+    """
+
+    images: Tensor  # (S, H, W, 3) sRGB in [0, 1], background kept
+    mattes: Tensor  # (S, H, W) in [0, 1], the person
+    valid: Tensor  # (S, H, W) 0 or 1, inside the photo
+    landmarks: Tensor  # (S, 478, 3)
+    blendshapes: Tensor  # (S, 52) the landmarker's ARKit scores in [0, 1]
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def __getitem__(self, index: slice | Tensor | list[int]) -> Views:
+        return _map_tensors(self, lambda t: t[index])
+
+    def to(self, device: torch.device | str) -> Views:
+        return _map_tensors(self, lambda t: t.to(device))
+
+    def on_white(self) -> Tensor:
+        """(S, H, W, 3) the person matted on white."""
+        matte = (self.mattes * self.valid)[..., None]
+        return self.images * matte + (1 - matte)
+
+    @staticmethod
+    def cat(parts: list[Views]) -> Views:
+        return Views(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Views)})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One few-to-many training example: avatar from ``source``, supervision by the disjoint ``target``."""
+
+    source: Views
+    target: Views
