@@ -1,0 +1,107 @@
+"""Output files that appear whole or not at all: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ffavatar.errors import InputError
+
+
+def _destination(path: str | Path) -> Path:
+    """The place to write to, symbolic links followed. Raises ``InputError`` where its folder cannot take it."""
+    path = Path(path).expanduser()
+    if not path.name:
+        raise InputError(f"{str(path)!r} names no output file; give a file name, such as out.mp4.")
+    try:
+        path = path.resolve()
+        mode = path.stat().st_mode if path.exists() else None
+    except (OSError, RuntimeError):  # a loop of links: OSError, RuntimeError before Python 3.13
+        raise InputError(f"{path} cannot be written: its links lead nowhere; choose another output path.") from None
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: its folder does not exist; create {path.parent} first.")
+    if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path} is neither a file nor a folder; choose another output path.")
+    return path
+
+
+def check_output_file(path: str | Path) -> Path:
+    """Whether a file can be written there, asked before long work. Returns the path with its links followed.
+
+    Raises ``InputError`` where the folder is missing or closed to us, or the path is a folder.
+    """
+    place = _destination(path)
+    if place.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file for the output.")
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be written: no permission to write in {place.parent}.")
+    return place
+
+
+def check_output_folder(path: str | Path) -> Path:
+    """As ``check_output_file``, for a folder of files, which must not exist or be empty: files of an earlier run would
+    otherwise mix with the new ones."""
+    place = _destination(path)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise InputError(f"{path} exists and is not an empty folder; remove it or choose another output folder.")
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be written: no permission to write in {place.parent}.")
+    return place
+
+
+def _sync(path: Path) -> None:
+    """Bring a file or folder to the disk; systems that cannot sync folders are let off."""
+    try:
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary name in the folder of ``path``, with its suffix; renames it to ``path`` when the block
+    succeeds.
+
+    The block must create the file. On any exception, an interrupt too, the temporary file is removed and what stood at
+    ``path`` is untouched. Raises ``InputError`` where the folder is missing or ``path`` is a folder.
+    """
+    place = check_output_file(path)
+    # The stem is cut so that a name at the file system's limit still leaves room for the token.
+    temporary = place.with_name(f".{place.stem[:100]}.{secrets.token_hex(4)}.part{place.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, place)
+        _sync(place.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """As ``atomic_path``, for a folder of files: gives a new empty folder that takes the name ``path`` at the end.
+
+    Raises ``InputError`` where the folder above is missing or ``path`` exists and is not an empty folder.
+    """
+    place = check_output_folder(path)
+    temporary = place.with_name(f".{place.name[:100]}.{secrets.token_hex(4)}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if place.exists():
+            place.rmdir()
+        os.replace(temporary, place)
+        _sync(place.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,15 @@
+"""Fixtures of the tests of ``ffavatar.drive``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_films import make_film
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a film in the test's folder: ``film("name.mp4", frames=..., sound=...)``."""
+    return lambda name, **options: make_film(tmp_path / name, **options)
