@@ -1,0 +1,188 @@
+"""From a photo or a video frame to ``Views``: detect, place 478 landmarks, cut the head crop, find its outline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ffavatar.errors import InputError
+from ffavatar.photo import report as verdicts
+from ffavatar.photo.crop import head_crop, head_crop_box
+from ffavatar.photo.detector import Detector, Face
+from ffavatar.photo.landmarks import Landmarker, LandmarkResult, region_of
+from ffavatar.photo.matte import Matte
+from ffavatar.photo.read import open_photo
+from ffavatar.photo.report import PhotoReport
+from ffavatar.types import Views
+
+FaceChoice = Literal["largest"] | int
+AROUND = 2.2  # side of what the landmarker is shown, in region sides: the region moves while it is refined
+REGION_PX = 320  # larger faces are averaged down to about this before the landmarker sees them
+FOLLOW_SHIFT = 0.5  # a face that jumps by more than this part of its size between frames is searched anew
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """A photo's report and, if it was kept, its one view. ``landmarks``: (478, 3) photo pixels, if a face was found."""
+
+    report: PhotoReport
+    views: Views | None
+    landmarks: Tensor | None = None
+
+
+class FrontEnd:
+    """The networks of the photo front end on one device. Loading takes about a tenth of a second; keep it."""
+
+    def __init__(self, device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self.detector = Detector().to(self.device)
+        self.landmarker = Landmarker().to(self.device)
+        self.matte = Matte().to(self.device)
+
+    @torch.inference_mode()
+    def analyse(
+        self, image: np.ndarray, name: str = "the photo", face: FaceChoice = "largest", size: int = 512
+    ) -> PhotoResult:
+        """Find a face, judge the photo, and make the view.
+
+        image: (H, W, 3) uint8 sRGB, upright. face: "largest", or which one counted from the largest (0) down. size:
+        side of the crop in pixels. Never raises for what the photo shows: the report says why it was refused. Raises
+        InputError for an array of another shape or type.
+        """
+        _check(image, name)
+        found = self.faces(image)
+        if not found:
+            reason = f"{name}: no face was found; use a photo that shows one from the front, not too small."
+            return PhotoResult(PhotoReport(name, False, reason), None)
+        index = 0 if face == "largest" else face
+        if not 0 <= index < len(found):
+            reason = f"{name}: there is no face {index}; the photo shows {len(found)}, counted from 0, the largest."
+            return PhotoResult(PhotoReport(name, False, reason, faces=len(found)), None)
+        chosen = found[index]
+        others = [_width(other) for place, other in enumerate(found) if place != index]
+        return self._judge(image, name, chosen, others, index, size)
+
+    @torch.inference_mode()
+    def faces(self, image: np.ndarray) -> list[LandmarkResult]:
+        """Landmarks, in photo pixels, of every face of an (H, W, 3) uint8 photo that the landmarker confirms, the
+        largest first; if it confirms none, of the best that was detected."""
+        doubtful: list[LandmarkResult] = []
+
+        def confirm(candidates: list[Face]) -> list[LandmarkResult]:
+            results = [self._landmarks(image, candidate.region()) for candidate in candidates]
+            doubtful.extend(results)
+            return [result for result in results if float(result.presence) >= verdicts.PRESENCE]
+
+        for candidates in self.detector.search(Image.fromarray(image), verdicts.SMALLEST_FACE_PX):
+            confirmed = confirm(candidates)
+            if confirmed:
+                return sorted(confirmed, key=_width, reverse=True)
+        return sorted(doubtful, key=lambda result: -float(result.presence))[:1]
+
+    @torch.inference_mode()
+    def analyse_frame(
+        self, image: np.ndarray, previous: Tensor | None = None, name: str = "the frame", size: int = 512
+    ) -> PhotoResult:
+        """``analyse`` for video: follows the face from the landmarks of the frame before, without detection.
+
+        previous: (478, 3) in frame pixels (``PhotoResult.landmarks``), or None for the first frame. The face is
+        searched anew where it was lost.
+        """
+        _check(image, name)
+        if previous is not None:
+            region = region_of(previous[None].float().cpu())
+            result = self._landmarks(image, region, passes=1)
+            moved = (result.region[0, :2] - region_of(result.points)[0, :2]).norm() / region[0, 2]
+            if float(result.presence) >= verdicts.PRESENCE and float(moved) < FOLLOW_SHIFT:
+                return self._judge(image, name, result, [], 0, size)
+        return self.analyse(image, name, size=size)
+
+    def _landmarks(self, image: np.ndarray, region: Tensor, passes: int = 3) -> LandmarkResult:
+        """Run the landmarker on the surroundings of a region (1, 4) only; everything in photo pixels, on the CPU."""
+        height, width = image.shape[:2]
+        x, y, side = (float(value) for value in region[0, :3])
+        step = max(1, int(side / REGION_PX))
+        reach = side * AROUND / 2
+        low = np.clip([x - reach, y - reach], 0, [width - 1, height - 1]).astype(int)
+        high = np.clip(np.ceil([x + reach, y + reach]), low + 1, [width, height]).astype(int)
+        part = Image.fromarray(image[low[1] : high[1], low[0] : high[0]])
+        if step > 1:
+            part = part.reduce(step)
+        pixels = torch.from_numpy(np.array(part)).to(self.device).float()[None] / 255
+        shift = torch.tensor([[low[0], low[1], 0.0, 0.0]])
+        scale = torch.tensor([[step, step, step, 1.0]])
+        result = self.landmarker(pixels, ((region - shift) / scale).to(self.device), passes)
+        points = result.points.cpu() * step + shift[:, :3]
+        return LandmarkResult(
+            points, result.presence.cpu(), result.blendshapes.cpu(), result.region.cpu() * scale + shift
+        )
+
+    def _judge(
+        self, image: np.ndarray, name: str, result: LandmarkResult, others: list[float], index: int, size: int
+    ) -> PhotoResult:
+        points, presence = result.points[0], float(result.presence)
+        face_box = verdicts.as_box(points)
+        width_px = face_box[2] - face_box[0]
+        angles = verdicts.head_angles_deg(points)
+        sharp, bright = verdicts.sharpness_and_brightness(image, face_box)
+        reason = verdicts.refusal(name, width_px, presence, angles, sharp)
+        box = head_crop_box(points)
+        summary = PhotoReport(
+            name, not reason, reason, (), 1 + len(others), index, face_box, (box.left, box.top, box.side), width_px,
+            presence, *angles, sharp, bright,
+        )  # fmt: skip
+        if reason:
+            return PhotoResult(summary, None, points)
+        crop, valid = head_crop(image, box, size)
+        crop, valid = crop[None].to(self.device), valid[None].to(self.device)
+        landmarks = box.to_crop(points)[None].to(self.device)
+        matte = self.matte(crop, valid, landmarks)
+        notes = verdicts.remarks(sharp, bright, others, width_px, clipped=1 - float(valid.mean()))
+        views = Views(crop, matte, valid, landmarks, result.blendshapes.to(self.device))
+        return PhotoResult(replace(summary, notes=tuple(notes)), views, points)
+
+
+def load_views(
+    paths: Iterable[str | Path],
+    size: int = 512,
+    face: FaceChoice = "largest",
+    device: torch.device | str = "cpu",
+    front_end: FrontEnd | None = None,
+) -> tuple[Views, list[PhotoReport]]:
+    """Views of all usable photos, in the order given, and one report per photo.
+
+    Raises InputError if a file cannot be read, or if none of the photos can be used (then with the reasons).
+    """
+    front_end = front_end or FrontEnd(device)
+    reports: list[PhotoReport] = []
+    views: list[Views] = []
+    for path in paths:
+        photo = open_photo(path)
+        result = front_end.analyse(photo.image, photo.name, face, size)
+        reading = tuple(f"Note that {note}." for note in photo.notes)
+        reports.append(replace(result.report, notes=reading + result.report.notes))
+        if result.views is not None:
+            views.append(result.views)
+    if not views:
+        if not reports:
+            raise InputError("No photos were given: name at least one.")
+        raise InputError(
+            " ".join(["None of the photos can be used."] * (len(reports) > 1) + [r.reason for r in reports])
+        )
+    return Views.cat(views), reports
+
+
+def _width(result: LandmarkResult) -> float:
+    return float(result.points[0, :, 0].max() - result.points[0, :, 0].min())
+
+
+def _check(image: np.ndarray, name: str) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"{name} is an array of {image.dtype} {image.shape}: give (H, W, 3) uint8 sRGB.")
