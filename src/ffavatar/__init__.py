@@ -1,3 +1,36 @@
-"""FFAvatar: animatable 3D Gaussian head avatars from a few photos."""
+"""FFAvatar: animatable 3D Gaussian head avatars from a few photos.
+
+>>> import ffavatar
+>>> avatar = ffavatar.reconstruct(["front.jpg", "side.jpg"])
+>>> avatar.save("me.safetensors")
+>>> ffavatar.make_film(avatar, "driver.mp4", "out.mp4")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ffavatar.api import make_film, reconstruct
+    from ffavatar.avatar import Avatar
+    from ffavatar.errors import InputError
+
+__all__ = ["Avatar", "InputError", "__version__", "make_film", "reconstruct"]
+
+_PLACES = {
+    "Avatar": "ffavatar.avatar",
+    "InputError": "ffavatar.errors",
+    "make_film": "ffavatar.api",
+    "reconstruct": "ffavatar.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when first used, so that ``import ffavatar`` is quick."""
+    if name in _PLACES:
+        from importlib import import_module
+
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'ffavatar' has no attribute {name!r}")

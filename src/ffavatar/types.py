@@ -92,12 +92,13 @@ class HeadParams:
         return torch.stack([self.root, self.neck, self.jaw, self.eye_left, self.eye_right], dim=1)
 
     @staticmethod
-    def neutral(frames: int, expressions: int, device: torch.device | str = "cpu", distance_m: float = 1.0) -> HeadParams:
+    def neutral(
+        frames: int, expressions: int, device: torch.device | str = "cpu", distance_m: float = 1.0
+    ) -> HeadParams:
         """The resting head, ``distance_m`` in front of the normalised camera."""
-        zero = torch.zeros(frames, 3, device=device)
-        translation = zero.clone()
+        root, translation, neck, jaw, left, right = torch.zeros(6, frames, 3, device=device)
         translation[:, 2] = -distance_m
-        return HeadParams(zero, translation, zero, zero, zero, zero, torch.zeros(frames, expressions, device=device))
+        return HeadParams(root, translation, neck, jaw, left, right, torch.zeros(frames, expressions, device=device))
 
     @staticmethod
     def cat(parts: list[HeadParams]) -> HeadParams:
@@ -143,3 +144,34 @@ class Batch:
 
     source: Views
     target: Views
+
+
+@dataclass(frozen=True)
+class CanonicalGaussians:
+    """What the network decodes: Gaussians bound to the points of a head's subdivided surface, in canonical space.
+
+    The centre of Gaussian i is surface point i of the neutral head plus ``offsets[i]``.
+    """
+
+    offsets: Tensor  # (N, 3) metres
+    quats: Tensor  # (N, 4) wxyz, normalised
+    scales: Tensor  # (N, 3) metres
+    opacities: Tensor  # (N,) in [0, 1]
+    colors: Tensor  # (N, 3) sRGB in [0, 1]
+
+    def __len__(self) -> int:
+        return self.offsets.shape[0]
+
+    def to(self, device: torch.device | str) -> CanonicalGaussians:
+        return _map_tensors(self, lambda t: t.to(device))
+
+    def detach(self) -> CanonicalGaussians:
+        return _map_tensors(self, Tensor.detach)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Pictures of an avatar."""
+
+    images: Tensor  # (B, H, W, 3) over the background
+    alphas: Tensor  # (B, H, W) in [0, 1]

@@ -135,9 +135,9 @@ class HeadModel(nn.Module):
         store("mirror", nowhere if a.mirror is None else a.mirror, np.int64)
         store("_regions", np.stack(list(a.regions.values())), np.bool_)
         # One row per coefficient, so that a frame is one pass over memory: expression and correctives together.
-        flat = [np.moveaxis(np.asarray(d, np.float32), -1, 0).reshape(d.shape[-1], -1) for d in (a.expdirs, a.posedirs)]
+        flat = [np.moveaxis(np.asarray(d, np.float32), -1, 0).reshape(d.shape[-1], a.v_template.size) for d in (a.expdirs, a.posedirs)]
         store("_deform", np.concatenate(flat), np.float32)
-        store("_shape", np.moveaxis(np.asarray(a.shapedirs, np.float32), -1, 0).reshape(a.shapedirs.shape[-1], -1), np.float32)
+        store("_shape", np.moveaxis(np.asarray(a.shapedirs, np.float32), -1, 0).reshape(a.shapedirs.shape[-1], a.v_template.size), np.float32)
         moved = np.einsum("jv,vce->jce", a.J_regressor, np.asarray(a.expdirs, np.float32))
         store("joint_expdirs", moved if a.joints_follow_expression else np.zeros_like(moved), np.float32)
         self._surfaces: dict[tuple[int, torch.device], Surface] = {}

@@ -1,0 +1,66 @@
+"""The two calls that most users need: photos to an avatar, and a driver to a film."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from ffavatar.avatar import Avatar
+from ffavatar.model import FFAvatar, load_model
+
+
+def choose_device(name: str = "auto") -> str:
+    """``auto`` takes CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: the device is not there.
+    """
+    from ffavatar.errors import InputError
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if available["cuda"] else "cpu"
+    if not available.get(name, False):
+        there = ", ".join(device for device, found in available.items() if found)
+        raise InputError(f"The device {name!r} is not available here; choose auto or one of: {there}.")
+    return name
+
+
+@lru_cache(maxsize=2)
+def model_for(weights: str | None = None, device: str = "auto") -> FFAvatar:
+    """The ``lite`` model with shipped weights, or with the weights file given; kept for later calls."""
+    return load_model("lite", weights, choose_device(device))
+
+
+def reconstruct(
+    photos: list[str | Path] | str | Path,
+    *,
+    level: int | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    face: str | int = "largest",
+) -> Avatar:
+    """Photos of one person -> an avatar, in one forward pass.
+
+    ``level``: 0 about 5K, 1 about 20K, 2 about 80K Gaussians (the default).
+
+    Raises:
+        InputError: no photo shows a usable face; the message says why.
+    """
+    from ffavatar.photo import load_views
+    from ffavatar.pipeline import reconstruct as run
+
+    paths = [photos] if isinstance(photos, str | Path) else list(photos)
+    views, _ = load_views(paths, face=face)
+    model = model_for(weights, device)
+    return run(model, views.to(choose_device(device)), level)
+
+
+def make_film(avatar: Avatar, driver: str | Path, out: str | Path, **options) -> None:
+    """Drive the avatar with a video, a folder of pictures or a motion file, and write a film; options as in
+    ``ffavatar.drive.film.make_film``."""
+    from ffavatar.drive.film import make_film as run
+
+    run(avatar, driver, out, **options)

@@ -1,0 +1,270 @@
+"""The ``Avatar`` that a user holds, and its container.
+
+The container is one ``.safetensors`` file (a JSON header and aligned buffers), described in docs/container.md: the
+head's basis at base vertices, the three parents and barycentric weights of each Gaussian, and the Gaussians, quantised.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ffavatar.animate import Rig, render_avatar
+from ffavatar.errors import InputError
+from ffavatar.files import atomic_path
+from ffavatar.head import HeadArrays, HeadModel, Surface
+from ffavatar.types import Camera, CanonicalGaussians, HeadParams, Rendering
+
+FORMAT = "ffavatar"
+VERSION = 1
+MIGRATIONS: dict[int, Callable[[dict[str, str], dict[str, np.ndarray]], None]] = {}
+"""``MIGRATIONS[v]`` brings a container of version v, in place, to version v + 1."""
+
+_LOG_SCALE_RANGE = (-14.0, 0.0)
+_SHAPES: dict[str, tuple[str, ...]] = {
+    "neutral": ("V", "3"), "joints": ("5", "3"), "faces": ("F", "3"), "lbs_weights": ("V", "5"), "basis_rows": ("M",),
+    "joint_expdirs": ("5", "3", "E"), "expdirs": ("M", "3", "E"), "posedirs": ("M", "3", "36"), "identity": ("I",),
+    "parents": ("N", "3"), "barycentric": ("N", "3"),
+    "offsets": ("N", "3"), "log_scales": ("N", "3"), "quats": ("N", "4"), "opacities": ("N",), "colors": ("N", "3"),
+}  # fmt: skip
+_DTYPES = {
+    "neutral": "float32", "joints": "float32", "faces": "int32", "lbs_weights": "float16", "basis_rows": "int32",
+    "joint_expdirs": "float32", "expdirs": "float16", "posedirs": "float16", "identity": "float32",
+    "parents": "uint16", "barycentric": "float16",
+    "offsets": "float16", "log_scales": "float16", "quats": "int8", "opacities": "uint8", "colors": "uint8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """One person: Gaussians bound to an animatable head."""
+
+    rig: Rig
+    canonical: CanonicalGaussians
+    identity: Tensor  # (I,) coefficients of the head model
+    about: dict[str, str] = field(default_factory=dict)
+    """Free notes kept in the container: sources, date, generator."""
+
+    @property
+    def expression_names(self) -> tuple[str, ...]:
+        return tuple(self.rig.head.expression_names)
+
+    def __len__(self) -> int:
+        """Number of Gaussians."""
+        return len(self.canonical)
+
+    def neutral_params(self, frames: int = 1) -> HeadParams:
+        """The resting head where a head crop shows it."""
+        return HeadParams.neutral(frames, len(self.expression_names), self.rig.neutral.device, distance_m=1.15)
+
+    def render(
+        self,
+        params: HeadParams | None = None,
+        size: int = 512,
+        background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        camera: Camera | None = None,
+    ) -> Rendering:
+        """Pictures in the given poses (the neutral one by default), seen by the normalised camera unless one is given."""
+        with torch.no_grad():
+            params = self.neutral_params() if params is None else params
+            return render_avatar(self.rig, self.canonical, params, size, background, camera)
+
+    def to(self, device: torch.device | str) -> Avatar:
+        rig = Rig(
+            self.rig.head.to(device),
+            self.rig.neutral.to(device),
+            self.rig.joints.to(device),
+            self.rig.surface.to(device),
+        )
+        return Avatar(rig, self.canonical.to(device), self.identity.to(device), self.about)
+
+    def save(self, path: str | Path, allow_flame: bool = False) -> None:
+        """Write the container, atomically.
+
+        Raises:
+            InputError: the avatar stands on a FLAME basis, whose licence forbids passing it on, and ``allow_flame`` is not set.
+        """
+        head = self.rig.head
+        if not head.edition.startswith("embedded") and not allow_flame:
+            raise InputError(
+                f"{path}: this avatar carries the basis of {head.edition} ({head.licence}), which may not be passed on; "
+                "set allow_flame (--allow-flame) to write it for your own use."
+            )
+        tensors = _pack(self)
+        header = {
+            "format": FORMAT,
+            "version": str(VERSION),
+            "edition": head.edition,
+            "licence": head.licence,
+            "expression_names": json.dumps(list(head.expression_names)),
+            "arkit_pose": json.dumps({name: value.tolist() for name, value in head.arkit_pose.items()}),
+            "about": json.dumps(self.about),
+        }
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=header)
+
+    @staticmethod
+    def load(path: str | Path) -> Avatar:
+        """Read a container, bringing older versions up to date.
+
+        Raises:
+            InputError: not an avatar, damaged, or made by a newer version.
+        """
+        header, tensors = _read(path)
+        return _unpack(header, tensors)
+
+
+def _pack(avatar: Avatar) -> dict[str, np.ndarray]:
+    head, made = avatar.rig.head, avatar.canonical
+    moves = (head.expdirs.abs().amax((1, 2)) > 0) | (head.posedirs.abs().amax((1, 2)) > 0)
+    rows = moves.nonzero()[:, 0]
+    quats = normalize(made.quats, dim=-1)
+    values = {
+        "neutral": avatar.rig.neutral,
+        "joints": avatar.rig.joints,
+        "faces": head.faces,
+        "lbs_weights": head.lbs_weights,
+        "basis_rows": rows,
+        "joint_expdirs": head.joint_expdirs,
+        "expdirs": head.expdirs[rows],
+        "posedirs": head.posedirs[rows],
+        "identity": avatar.identity,
+        "parents": avatar.rig.surface.parents,
+        "barycentric": avatar.rig.surface.barycentric,
+        "offsets": made.offsets,
+        "log_scales": made.scales.log().clamp(*_LOG_SCALE_RANGE),
+        "quats": (quats / quats.abs().amax(-1, keepdim=True) * 127).round(),
+        "opacities": (made.opacities * 255).round(),
+        "colors": (made.colors * 255).round(),
+    }
+    return {
+        name: np.ascontiguousarray(value.detach().cpu().numpy().astype(_DTYPES[name])) for name, value in values.items()
+    }
+
+
+def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"There is no avatar file {path}; make one with `ffavatar reconstruct PHOTO... -o {path.name}`."
+        )
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise InputError(
+                    f"{path} is a safetensors file but not an avatar; give a file made by `ffavatar reconstruct`."
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} is not a readable avatar ({_first_line(error)}); it may be truncated or of another kind: make it anew."
+        ) from error
+    version = header.get("version", "")
+    if not version.isdigit() or int(version) > VERSION:
+        raise InputError(
+            f"{path} has container version {version or '?'}, this ffavatar reads up to {VERSION}; update ffavatar."
+        )
+    for old in range(int(version), VERSION):
+        if old not in MIGRATIONS:
+            raise InputError(
+                f"{path} has container version {version}, which is no longer read; reconstruct the avatar."
+            )
+        MIGRATIONS[old](header, tensors)
+    _check(path, header, tensors)
+    return header, tensors
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _check(path: Path, header: dict[str, str], tensors: dict[str, np.ndarray]) -> None:
+    """Names, types, shapes, ranges: all that drawing relies on."""
+
+    def refuse(reason: str) -> InputError:
+        return InputError(f"{path} is a damaged avatar ({reason}); make it anew.")
+
+    sizes: dict[str, int] = {}
+    for name, shape in _SHAPES.items():
+        if name not in tensors:
+            raise refuse(f"{name} is missing")
+        value = tensors[name]
+        if value.dtype != np.dtype(_DTYPES[name]):
+            raise refuse(f"{name} is {value.dtype}, not {_DTYPES[name]}")
+        if value.ndim != len(shape):
+            raise refuse(f"{name} has {value.ndim} axes")
+        for axis, length in zip(shape, value.shape):
+            expected = int(axis) if axis.isdigit() else sizes.setdefault(axis, length)
+            if length != expected:
+                raise refuse(f"{name} has shape {value.shape}")
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise refuse(f"{name} holds numbers that are not finite")
+    for name in ("faces", "basis_rows", "parents"):
+        if tensors[name].size and not 0 <= int(tensors[name].min()) <= int(tensors[name].max()) < sizes["V"]:
+            raise refuse(f"{name} points outside the head")
+    try:
+        names = json.loads(header["expression_names"])
+        about = json.loads(header["about"])
+        poses = {name: np.array(value, np.float32) for name, value in json.loads(header["arkit_pose"]).items()}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise refuse("its header is incomplete") from error
+    if "edition" not in header or "licence" not in header:
+        raise refuse("its header is incomplete")
+    if not isinstance(names, list) or len(names) != sizes["E"] or not all(isinstance(n, str) for n in names):
+        raise refuse("its expression names do not fit")
+    if not isinstance(about, dict) or any(value.shape != (5, 3) for value in poses.values()):
+        raise refuse("its header is incomplete")
+
+
+def _unpack(header: dict[str, str], tensors: dict[str, np.ndarray]) -> Avatar:
+    def real(name: str) -> Tensor:
+        return torch.from_numpy(tensors[name].astype(np.float32))
+
+    def index(name: str) -> Tensor:
+        return torch.from_numpy(tensors[name].astype(np.int64))
+
+    neutral, rows = real("neutral"), index("basis_rows")
+    count = len(neutral)
+    expdirs = torch.zeros(count, 3, tensors["expdirs"].shape[2])
+    posedirs = torch.zeros(count, 3, 36)
+    expdirs[rows], posedirs[rows] = real("expdirs"), real("posedirs")
+    head = HeadModel(
+        HeadArrays(
+            v_template=neutral.numpy(),
+            faces=tensors["faces"],
+            shapedirs=np.zeros((count, 3, 0), np.float32),  # the identity is in ``neutral`` already
+            expdirs=expdirs.numpy(),
+            posedirs=posedirs.numpy(),
+            J_regressor=np.zeros((5, count), np.float32),
+            lbs_weights=normalize(real("lbs_weights"), p=1, dim=1).numpy(),
+            expression_names=tuple(json.loads(header["expression_names"])),
+            regions={"moving": np.isin(np.arange(count), tensors["basis_rows"])},
+            edition=header["edition"],
+            licence=header["licence"],
+            joints_follow_expression=False,
+            arkit_pose={name: np.array(value) for name, value in json.loads(header["arkit_pose"]).items()},
+        )
+    )
+    head.joint_expdirs.copy_(real("joint_expdirs"))
+    nothing = torch.zeros(0, 3, dtype=torch.int64)
+    surface = Surface(index("parents"), real("barycentric"), nothing, torch.zeros(0, 2), nothing)
+    canonical = CanonicalGaussians(
+        offsets=real("offsets"),
+        quats=normalize(real("quats"), dim=-1),
+        scales=real("log_scales").exp(),
+        opacities=real("opacities") / 255,
+        colors=real("colors") / 255,
+    )
+    return Avatar(Rig(head, neutral, real("joints"), surface), canonical, real("identity"), json.loads(header["about"]))

@@ -1,0 +1,130 @@
+"""Anchor vertices of a head, and how the points of a subdivided surface hang on them.
+
+Computed from the head alone, without learned values, so that one set of weights serves every subdivision level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ffavatar.head import HeadModel, Surface
+
+NEIGHBOURS = 4
+_INNER_PARTS = ("eyeballs", "teeth", "tongue")
+_FOREIGN_PART_M = 0.2  # added to the distance to an anchor of another part, so that teeth never borrow from lips
+
+
+@dataclass(frozen=True)
+class SurfaceTable:
+    """One subdivision level, seen from the anchors."""
+
+    surface: Surface
+    points: Tensor  # (N, 3) template
+    spacing: Tensor  # (N,) metres between neighbouring points
+    anchors: Tensor  # (N, 4) int64
+    weights: Tensor  # (N, 4), sum 1
+    inner: Tensor  # (N,) bool: eyeballs, teeth, tongue
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Interpolate anchor values (A, D) -> (N, D)."""
+        return (values[self.anchors] * self.weights[..., None]).sum(1)
+
+    def gather(self, values: Tensor, count: int) -> Tensor:
+        """The transpose: sum point values (N, D) at their anchors -> (A, D)."""
+        share = (values[:, None] * self.weights[..., None]).flatten(0, 1)
+        out = torch.zeros(count, values.shape[1], device=values.device, dtype=values.dtype)
+        return out.index_add(0, self.anchors.reshape(-1), share)
+
+
+def part_labels(head: HeadModel) -> Tensor:
+    """(V,) 0 for skin, then one number for each inner part."""
+    labels = torch.zeros(len(head.v_template), dtype=torch.long, device=head.v_template.device)
+    for number, name in enumerate(_INNER_PARTS, 1):
+        if name in head.regions:
+            labels[head.regions[name]] = number
+    return labels
+
+
+def choose_anchors(head: HeadModel, count: int) -> Tensor:
+    """Farthest-point sampling of base vertices; the face counts double, the torso half. (A,) int64, deterministic."""
+    points = head.v_template.double()
+    density = torch.ones(len(points), dtype=torch.double)
+    for name, factor in (("face", 2.0), ("torso", 0.5)):
+        if name in head.regions:
+            density[head.regions[name]] = factor
+    count = min(count, len(points))
+    chosen = [int((points[:, 2]).argmax())]
+    distance = torch.full((len(points),), float("inf"), dtype=torch.double)
+    for _ in range(count - 1):
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).norm(dim=1))
+        chosen.append(int((distance * density).argmax()))
+    return torch.tensor(chosen)
+
+
+def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
+    surface = head.surface(level)
+    labels = part_labels(head)
+    points = surface.interpolate(head.v_template)
+    label = labels[surface.parents[:, 0]]
+    nearest, weight = [], []
+    for start in range(0, len(points), 8192):
+        part = slice(start, start + 8192)
+        distance = torch.cdist(points[part], head.v_template[anchors])
+        distance = distance + _FOREIGN_PART_M * (label[part, None] != labels[anchors][None])
+        best, index = distance.topk(NEIGHBOURS, largest=False)
+        width = best[:, -1:].clamp_min(1e-4) * 0.6
+        raw = torch.exp(-0.5 * (best / width) ** 2)
+        nearest.append(index)
+        weight.append(raw / raw.sum(1, keepdim=True))
+    edges = torch.cat([surface.faces[:, [0, 1]], surface.faces[:, [1, 2]], surface.faces[:, [2, 0]]])
+    length = (points[edges[:, 0]] - points[edges[:, 1]]).norm(dim=1)
+    total = points.new_zeros(len(points)).index_add(0, edges.reshape(-1), length.repeat_interleave(2))
+    number = points.new_zeros(len(points)).index_add(0, edges.reshape(-1), points.new_ones(edges.numel()))
+    spacing = total / number.clamp_min(1)
+    return SurfaceTable(surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0)
+
+
+def fill_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
+    """(A, A) weights with which unseen anchors borrow colour from seen ones: near ones first, the mirror image of the
+    face at half weight, far ones when there is nothing else. No borrowing between skin and inner parts."""
+    points = head.v_template[anchors]
+    mirrored = points * points.new_tensor([-1.0, 1.0, 1.0])
+    labels = part_labels(head)[anchors]
+
+    def heavy_tail(distance: Tensor) -> Tensor:
+        return torch.exp(-0.5 * (distance / 0.008) ** 2) + 1e-2 * torch.exp(-distance / 0.02) + 1e-5 / (1 + distance)
+
+    kernel = heavy_tail(torch.cdist(points, points)) + 0.3 * heavy_tail(torch.cdist(points, mirrored))
+    return kernel * (labels[:, None] == labels[None]).float()
+
+
+def smoothing_kernel(head: HeadModel, anchors: Tensor, sigma_m: float) -> Tensor:
+    """(A, A) Gaussian smoothing over the skin, not normalised."""
+    points = head.v_template[anchors]
+    return torch.exp(-0.5 * (torch.cdist(points, points) / sigma_m) ** 2)
+
+
+def lift_mask(head: HeadModel, anchors: Tensor) -> Tensor:
+    """(A,) in [0, 1]: where the outline may move away from the skin (hair, cap, collar), softly fading into the face."""
+    closed = torch.zeros(len(head.v_template), dtype=torch.bool)
+    for name in (*_INNER_PARTS, "face", "lips", "eyelids"):
+        if name in head.regions:
+            closed |= head.regions[name]
+    points = head.v_template[anchors]
+    shut = head.v_template[closed]
+    distance = torch.cdist(points, shut).min(1).values if len(shut) else torch.full((len(points),), 1.0)
+    return (distance / 0.03).clamp(0, 1) * (~closed[anchors]).float()
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Area-weighted normals. (..., V, 3), (F, 3) -> (..., V, 3)."""
+    a, b, c = (vertices.index_select(-2, faces[:, k]) for k in range(3))
+    face_normal = torch.linalg.cross(b - a, c - a)
+    out = torch.zeros_like(vertices)
+    for k in range(3):
+        out = out.index_add(-2, faces[:, k], face_normal)
+    return normalize(out, dim=-1)

@@ -1,0 +1,153 @@
+"""The only place where a model is wired together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ffavatar.animate import Rig
+from ffavatar.errors import InputError
+from ffavatar.head import HeadModel, load_head
+from ffavatar.model.anchors import choose_anchors, surface_table
+from ffavatar.model.config import PRESETS, ModelConfig
+from ffavatar.model.decoder import AnchoredDecoder, FullDecoder
+from ffavatar.model.encoder import ConvEncoder, DinoEncoder
+from ffavatar.model.estimator import DinoEstimator, Estimate, LandmarkEstimator
+from ffavatar.model.query_former import QueryFormer
+from ffavatar.types import CanonicalGaussians, Views
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What one forward pass makes of S source views."""
+
+    rig: Rig
+    canonical: CanonicalGaussians
+    estimate: Estimate  # of the source views
+
+
+class FFAvatar(nn.Module):
+    """Source views -> canonical Gaussians, target views -> head parameters."""
+
+    def __init__(self, config: ModelConfig, head: HeadModel):
+        super().__init__()
+        self.config = config
+        self.head = head
+        self.estimator: LandmarkEstimator | DinoEstimator
+        self.decoder: AnchoredDecoder | FullDecoder
+        if config.estimator == "landmark":
+            self.estimator = LandmarkEstimator(head, config.fit_iterations)
+        else:
+            self.estimator = DinoEstimator(config.vit, head.expdirs.shape[2])
+        if config.encoder == "conv":
+            self.encoder: nn.Module = ConvEncoder(config.width, config.feature_width)
+            token_width = config.width
+        else:
+            self.encoder = DinoEncoder(config.vit)
+            token_width = self.encoder.width
+        if config.queries == "anchored":
+            anchors = choose_anchors(head, config.anchors)
+            queries = len(anchors)
+            self.decoder = AnchoredDecoder(head, anchors, config.width, config.feature_width)
+        else:
+            queries = config.full_queries
+            self.decoder = FullDecoder(config.width)
+        self.former = QueryFormer(queries, config.width, config.depth, config.heads, token_width)
+
+    def reconstruct(self, source: Views, level: int | None = None, estimate: Estimate | None = None) -> Reconstruction:
+        """The forward pass: any number of views of one person, in any order, to one avatar.
+
+        ``level`` subdivisions of the head (the preset's by default); ``estimate`` replaces the estimator's own reading of
+        the sources (training may give exact labels).
+        """
+        if len(source) == 0:
+            raise InputError("No source view to reconstruct from; give at least one photo with a face.")
+        level = self.config.surface_level if level is None else level
+        estimate = self.estimator(source) if estimate is None else estimate
+        small = _resized(source, self.config.image_size)
+        encoded = self.encoder(small.on_white(), small.mattes * small.valid)
+        if isinstance(self.decoder, AnchoredDecoder):
+            rig = Rig.of(self.head, estimate.identity, self.decoder.table(level).surface)
+            positions = self.head.v_template[self.decoder.anchors]
+
+            def former(evidence: Tensor) -> Tensor:
+                return self.former(positions, encoded.tokens, evidence)
+
+            canonical = self.decoder(rig, level, source, estimate.params, encoded.feature_map, former)
+        else:
+            identity = self.head.shapedirs.new_zeros(self.head.shapedirs.shape[2])
+            rig = Rig.of(self.head, identity, self.head.surface(level))
+            points = rig.points()
+            if len(points) > self.config.full_queries:
+                raise InputError(
+                    f"This head has {len(points)} surface points at level {level}, but the model only "
+                    f"{self.config.full_queries} queries; use a smaller level."
+                )
+            tokens = self.former(points, encoded.tokens)
+            table = surface_table(self.head, torch.arange(min(8, len(self.head.v_template))), level)
+            canonical = self.decoder(tokens, table.spacing.to(tokens.device))
+        return Reconstruction(rig, canonical, estimate)
+
+
+def _resized(views: Views, size: int) -> Views:
+    """The same views at ``size`` pixels a side, antialiased."""
+    if views.images.shape[1] == size:
+        return views
+
+    def shrink(maps: Tensor) -> Tensor:
+        return F.interpolate(maps, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+    return Views(
+        shrink(views.images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1),
+        shrink(views.mattes[:, None])[:, 0],
+        shrink(views.valid[:, None])[:, 0],
+        views.landmarks,
+        views.blendshapes,
+    )
+
+
+def create_model(preset: str | ModelConfig = "lite", head: HeadModel | None = None) -> FFAvatar:
+    """A model with untrained weights (``lite``'s zero output already is a working avatar).
+
+    Raises:
+        InputError: an unknown preset, or sizes that do not fit together.
+    """
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise InputError(f"There is no preset {preset!r}; choose one of {', '.join(PRESETS)}.")
+        config = PRESETS[preset]
+    else:
+        config = preset
+    if config.width % config.heads:
+        raise InputError(f"width {config.width} is not a multiple of heads {config.heads}.")
+    if config.queries == "anchored" and config.encoder != "conv":
+        raise InputError("Anchored queries need a feature map; use encoder='conv', or queries='full'.")
+    if config.queries == "anchored" and config.estimator != "landmark":
+        raise InputError("Anchored queries project with an identity; use estimator='landmark', or queries='full'.")
+    return FFAvatar(config, head if head is not None else load_head())
+
+
+def load_model(preset: str = "lite", weights: str | Path | None = None, device: str = "cpu") -> FFAvatar:
+    """A model with weights: the shipped ones of the preset, or the safetensors file ``weights``.
+
+    Raises:
+        InputError: no weights ship for the preset, or the file does not fit it.
+    """
+    from ffavatar.model.weights import shipped, state_from
+
+    model = create_model(preset)
+    state = shipped(preset) if weights is None else state_from(weights)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith("head.")}
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    if expected != given:
+        wrong = sorted(set(expected.items()) ^ set(given.items()))[:4]
+        source = weights if weights is not None else f"shipped {preset}"
+        raise InputError(
+            f"The weights {source} do not fit preset {preset!r}: {wrong}; train or choose weights made for it."
+        )
+    model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+    return model.to(device).eval()

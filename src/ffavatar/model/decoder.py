@@ -1,0 +1,242 @@
+"""Tokens -> canonical Gaussians.
+
+``FullDecoder`` is the paper's linear head. ``AnchoredDecoder`` decodes each Gaussian from its interpolated anchor tokens and
+from what the source photos show where it projects. Zero network output is a working avatar: the photos' colours,
+weighted by visibility, on the fitted head, its outline lifted to the mattes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ffavatar.animate import Rig, pose_surface
+from ffavatar.geometry import axis_angle_to_quat, normalised_camera, project, quat_rotate
+from ffavatar.head import HeadModel
+from ffavatar.model.anchors import (
+    SurfaceTable,
+    fill_kernel,
+    lift_mask,
+    smoothing_kernel,
+    surface_table,
+    vertex_normals,
+)
+from ffavatar.render import rasterize
+from ffavatar.types import CanonicalGaussians, HeadParams, Views
+
+ATTRIBUTES = 14  # offset 3, log scale 3, rotation as quaternion 4, opacity 1, colour 3: what the paper's head decodes
+OPACITY_AT_ZERO = 2.5  # logit: 0.92
+SCALE_OF_SPACING = 0.55  # standard deviation of a splat, in spacings of its neighbours
+MAX_LIFT_M = 0.11
+MAX_COARSE_OFFSET_M = 0.12
+MAX_FINE_OFFSET_M = 0.02
+_LIFT_STEPS = 24
+_DEPTH_PIXELS = 192
+
+
+class FullDecoder(nn.Module):
+    """One linear layer per Gaussian's token (the paper); zero output is the template in grey."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(width, width), nn.GELU())
+        self.head = nn.Linear(width, ATTRIBUTES)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens: Tensor, spacing: Tensor) -> CanonicalGaussians:
+        """``tokens`` (N, width), ``spacing`` (N,) metres."""
+        raw = self.head(self.hidden(tokens)).float()
+        identity = raw.new_tensor([1.0, 0, 0, 0])
+        return CanonicalGaussians(
+            offsets=0.1 * torch.tanh(raw[:, 0:3]),
+            scales=SCALE_OF_SPACING * spacing[:, None] * torch.exp(raw[:, 3:6].clamp(-4, 2)),
+            quats=F.normalize(raw[:, 6:10] + identity, dim=-1),
+            opacities=torch.sigmoid(raw[:, 10] + OPACITY_AT_ZERO),
+            colors=torch.sigmoid(raw[:, 11:14]),
+        )
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What each of S source views says of each of N points."""
+
+    colors: Tensor  # (S, N, 3)
+    features: Tensor  # (S, N, C)
+    matte: Tensor  # (S, N) in [0, 1]; 1 outside the photo, where nothing is known
+    trust: Tensor  # (S, N) in [0, 1]: visible, facing the camera, inside photo and matte
+    facing: Tensor  # (S, N) cosine between normal and viewing direction
+
+
+def _sample(maps: Tensor, uv: Tensor) -> Tensor:
+    """Bilinear samples of maps (S, C, H, W) at crop positions (S, N, 2) in [0, 1] -> (S, N, C)."""
+    grid = (uv * 2 - 1)[:, :, None]
+    return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
+
+
+class AnchoredDecoder(nn.Module):
+    """Anchor tokens + projected image evidence -> Gaussians on any subdivision level."""
+
+    fill: Tensor
+    smooth: Tensor
+    liftable: Tensor
+    anchors: Tensor
+
+    def __init__(self, head: HeadModel, anchors: Tensor, width: int, feature_width: int):
+        super().__init__()
+        self.head_model = [head]  # in a list: the head is no part of this module's weights
+        self.register_buffer("anchors", anchors, persistent=False)
+        self.register_buffer("fill", fill_kernel(head, anchors), persistent=False)
+        self.register_buffer("smooth", smoothing_kernel(head, anchors, 0.015), persistent=False)
+        self.register_buffer("liftable", lift_mask(head, anchors), persistent=False)
+        self._tables: dict[tuple[int, str], SurfaceTable] = {}
+        hidden = 96
+        self.evidence = nn.Linear(feature_width + 5, width)
+        self.coarse = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4))
+        self.score = nn.Sequential(nn.Linear(feature_width + 6, 32), nn.GELU(), nn.Linear(32, 1))
+        self.token_in = nn.Linear(width, hidden)
+        self.fine_in = nn.Linear(feature_width + 9, hidden)
+        self.fine = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, ATTRIBUTES))
+        for layer in (self.coarse[-1], self.score[-1], self.fine[-1]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def table(self, level: int) -> SurfaceTable:
+        """The surface at a subdivision level, on this module's device (cached)."""
+        key = (level, str(self.anchors.device))
+        if key not in self._tables:
+            self._tables[key] = surface_table(self.head_model[0], self.anchors, level)
+        return self._tables[key]
+
+    def look(self, rig: Rig, table: SurfaceTable, offsets: Tensor, views: Views, params: HeadParams, features: Tensor):
+        """Project the points (surface + ``offsets``) into every view and read what is there."""
+        points, turn = pose_surface(rig, params)
+        normals = vertex_normals(rig.neutral, rig.head.faces)
+        normal = F.normalize(table.surface.interpolate(normals), dim=-1)
+        points = points + quat_rotate(turn, offsets)
+        camera = normalised_camera(1, len(params), points.device)
+        uv, depth = project(points, camera)
+        facing = (quat_rotate(turn, normal) * F.normalize(-points, dim=-1)).sum(-1)
+        with torch.no_grad():
+            visible = self._visible(points, depth, table.spacing)
+        known = views.mattes * views.valid + (1 - views.valid)
+        soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
+        raw = _sample(torch.cat([views.images.permute(0, 3, 1, 2), soft, views.valid[:, None]], 1), uv)
+        colors, matte, valid = raw[..., :3], raw[..., 3], raw[..., 4]
+        inside = ((uv > 0) & (uv < 1)).all(-1).float() * (valid > 0.99)
+        matte = matte * inside + (1 - inside)
+        trust = visible * facing.clamp(0.02, 1) ** 2 * matte**2 * inside
+        return Sampled(colors, _sample(features, uv), matte, trust, facing)
+
+    def _visible(self, points: Tensor, depth: Tensor, spacing: Tensor) -> Tensor:
+        """Soft depth test against the avatar itself, rendered from each view. (S, N) in [0, 1]."""
+        views, count = depth.shape
+        camera = normalised_camera(_DEPTH_PIXELS, views, points.device)
+        identity = points.new_tensor([1.0, 0, 0, 0]).expand(count, 4)
+        scales = (0.7 * spacing[:, None]).expand(count, 3)
+        drawn, alpha, _ = rasterize(
+            points, identity, scales, points.new_full((count,), 0.95), depth[..., None],
+            camera.world_to_cam, camera.K, _DEPTH_PIXELS, _DEPTH_PIXELS,
+        )  # fmt: skip
+        front = torch.where(alpha > 0.5, drawn / alpha.clamp_min(0.5), torch.full_like(drawn, 1e3))
+        uv, _ = project(points, normalised_camera(1, views, points.device))
+        front = _sample(front.permute(0, 3, 1, 2), uv)[..., 0]
+        return torch.sigmoid((front + 0.008 - depth) / 0.002)
+
+    def lift(self, rig: Rig, views: Views, params: HeadParams) -> Tensor:
+        """How far hair, cap or collar stand off the skin: (A,) metres along the normal, read from the mattes' outlines.
+
+        From each liftable anchor that a view sees edge on, walk outwards while the matte still shows the person; average over views,
+        then smooth over the surface, so that anchors seen only from the front follow their neighbours at the outline.
+        """
+        normals = vertex_normals(rig.neutral, rig.head.faces)[self.anchors]
+        posed = rig.head.pose(
+            rig.neutral[None].expand(len(params), -1, -1), rig.joints[None].expand(len(params), -1, -1), params
+        )
+        points = posed.vertices[:, self.anchors]
+        normal = quat_rotate(F.normalize(posed.quats[:, self.anchors], dim=-1), normals)
+        edge_on = 1 - (normal * F.normalize(-points, dim=-1)).sum(-1).abs()  # 1: on the outline
+        weight = ((edge_on - 0.45) / 0.4).clamp(0, 1) * self.liftable
+        steps = torch.linspace(0, MAX_LIFT_M, _LIFT_STEPS, device=points.device)
+        walk = points[:, :, None] + normal[:, :, None] * steps[:, None]  # (S, A, T, 3)
+        uv, _ = project(walk.flatten(1, 2), normalised_camera(1, len(params), points.device))
+        person = views.mattes * views.valid
+        matte = _sample(person[:, None], uv)[..., 0].unflatten(1, (-1, _LIFT_STEPS))
+        inside = ((uv > 0.01) & (uv < 0.99)).all(-1).unflatten(1, (-1, _LIFT_STEPS))
+        still = torch.cumprod((matte > 0.5).float(), -1)
+        height = (still.sum(-1) - 1).clamp_min(0) * (MAX_LIFT_M / (_LIFT_STEPS - 1))
+        # an outline that leaves the crop or never ends is no outline
+        weight = weight * inside[..., 0] * (inside.float() * still == still).all(-1) * (still[..., -1] == 0)
+        heights = (height * weight).sum(0)
+        total = weight.sum(0)
+        smoothed = self.smooth @ heights + 1e-3 * (self.fill @ heights)
+        known = self.smooth @ total + 1e-3 * (self.fill @ total)
+        return self.liftable * (smoothed / (known + 0.05)).clamp(0, MAX_LIFT_M)
+
+    def forward(
+        self, rig: Rig, level: int, views: Views, params: HeadParams, features: Tensor, former
+    ) -> CanonicalGaussians:
+        """``former(evidence (A, width)) -> tokens (A, width)`` is the query-former with its token bank bound in."""
+        table = self.table(level)
+        normals = vertex_normals(rig.neutral, rig.head.faces)
+        with torch.no_grad():
+            lift = self.lift(rig, views, params)
+        anchor_table = self.table(0)
+        lifted = anchor_table.spread(lift[:, None] * normals[self.anchors])
+        first = self.look(rig_at(rig, anchor_table), anchor_table, lifted, views, params, features)
+        tokens = former(self._evidence(first, lift))
+        coarse = self.coarse(tokens)
+        node = lift[:, None] * normals[self.anchors] + MAX_COARSE_OFFSET_M * torch.tanh(coarse[:, :3])
+        offsets = table.spread(node) * (~table.inner)[:, None]
+
+        seen = self.look(rig_at(rig, table), table, offsets, views, params, features)
+        count = len(views)
+        cues = torch.cat(
+            [seen.features, seen.colors, seen.matte[..., None], seen.trust[..., None], seen.facing[..., None]], -1
+        )
+        logits = 3 * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
+        share = torch.softmax(logits, 0)
+        total = seen.trust.amax(0)
+        confidence = total / (total + 0.08)
+        mixed = (share[..., None] * cues).sum(0)
+        sampled = (share[..., None] * seen.colors).sum(0)
+        spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
+        filled = self._fill(table, sampled, confidence)
+        base_color = confidence[:, None] * sampled + (1 - confidence[:, None]) * filled
+        carve = seen.matte.amin(0)
+        spread = table.spread(tokens)
+        extra = torch.cat([mixed, confidence[:, None], carve[:, None], spread_out], -1)
+        raw = self.fine(self.token_in(spread) + self.fine_in(extra))
+        assert count == seen.colors.shape[0]
+        opacity = torch.sigmoid(raw[:, 10] + table.spread(coarse[:, 3:4])[:, 0] + OPACITY_AT_ZERO)
+        inner = table.inner[:, None]
+        return CanonicalGaussians(
+            offsets=offsets + MAX_FINE_OFFSET_M * torch.tanh(raw[:, 0:3]) * ~inner,
+            scales=SCALE_OF_SPACING * table.spacing[:, None] * torch.exp(raw[:, 3:6].clamp(-2, 1.5)),
+            quats=axis_angle_to_quat(raw[:, 6:9].clamp(-3, 3)),
+            opacities=opacity * carve,
+            colors=(base_color + 0.5 * torch.tanh(raw[:, 11:14])).clamp(0, 1),
+        )
+
+    def _evidence(self, seen: Sampled, lift: Tensor) -> Tensor:
+        """Mean of what the views say of each anchor, as input of its query. (A, width)."""
+        at = self.anchors  # level 0's points are the base vertices
+        trust = seen.trust[:, at, None] + 1e-3
+        share = trust / trust.sum(0)
+        content = torch.cat([seen.features[:, at], seen.colors[:, at], seen.matte[:, at, None]], -1)
+        return self.evidence(torch.cat([(share * content).sum(0), lift[:, None] * 10], -1))
+
+    def _fill(self, table: SurfaceTable, colors: Tensor, confidence: Tensor) -> Tensor:
+        """Colours for what no view shows: borrowed over the surface from what is seen. (N, 3)."""
+        weighted = torch.cat([colors * confidence[:, None], confidence[:, None]], -1)
+        gathered = table.gather(weighted, len(self.anchors))
+        borrowed = self.fill @ gathered
+        return table.spread(borrowed[:, :3] / borrowed[:, 3:].clamp_min(1e-6))
+
+
+def rig_at(rig: Rig, table: SurfaceTable) -> Rig:
+    """The same person on another subdivision level."""
+    return Rig(rig.head, rig.neutral, rig.joints, table.surface)

@@ -1,0 +1,40 @@
+"""Shipped weights of the presets, and reading of weight files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ffavatar.errors import InputError
+from ffavatar.weights import WeightsRecord, load_weights
+
+SHIPPED: dict[str, WeightsRecord] = {}
+"""One record per preset that ships with weights; docs/training.md tells how they were made."""
+
+
+def shipped(preset: str) -> dict[str, Tensor]:
+    """The weights that ship for a preset.
+
+    Raises:
+        InputError: none ship for it.
+    """
+    if preset not in SHIPPED:
+        raise InputError(f"No weights ship for preset {preset!r}; give a weights file, or use {', '.join(SHIPPED)}.")
+    return load_weights(SHIPPED[preset])
+
+
+def state_from(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors weights file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The weights file {path} cannot be read ({error}); give a safetensors file of weights."
+        ) from error

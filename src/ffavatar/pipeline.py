@@ -1,0 +1,121 @@
+"""READ FIRST: the whole system in a few short functions. Inference, training, evaluation and personalization all call
+these, so they cannot drift apart.
+
+    photos --photo--> Views --reconstruct--> Avatar --animate(HeadParams)--> pictures
+    driver --photo--> Views --drive / track--> HeadParams
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffavatar.animate import render_avatar
+from ffavatar.avatar import Avatar
+from ffavatar.model import FFAvatar
+from ffavatar.ssim import ssim
+from ffavatar.types import Batch, Camera, HeadParams, Rendering, Views
+
+TRACK_SIZE_PX = 256
+
+
+@torch.no_grad()
+def reconstruct(model: FFAvatar, source: Views, level: int | None = None) -> Avatar:
+    """Any number of views of one person -> an avatar, in one forward pass.
+
+    ``level``: subdivisions of the head; None takes the preset's (2, about 80K Gaussians).
+    """
+    made = model.reconstruct(source, level)
+    return Avatar(made.rig, made.canonical, made.estimate.identity)
+
+
+@torch.no_grad()
+def drive(model: FFAvatar, avatar: Avatar, target: Views) -> HeadParams:
+    """Pose and expression of each driving frame: one estimator pass, no optimisation.
+
+    The identity is the avatar's own, never read from the driver.
+    """
+    return model.estimator(target, avatar.identity).params
+
+
+def animate(
+    avatar: Avatar,
+    params: HeadParams,
+    size: int = 512,
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    camera: Camera | None = None,
+) -> Rendering:
+    """Pictures of the avatar in the given poses; without ``camera``, in the normalised camera of head crops."""
+    with torch.no_grad():
+        return render_avatar(avatar.rig, avatar.canonical, params, size, background, camera)
+
+
+def few_to_many(model: FFAvatar, batch: Batch, size: int, level: int) -> tuple[Rendering, HeadParams, Avatar]:
+    """One training pass: avatar from ``batch.source``, driven by and rendered like ``batch.target``; differentiable."""
+    made = model.reconstruct(batch.source, level)
+    params = model.estimator(batch.target, made.estimate.identity).params
+    rendering = render_avatar(made.rig, made.canonical, params, size)
+    return rendering, params, Avatar(made.rig, made.canonical, made.estimate.identity)
+
+
+_TRACK_RATES = {
+    "root": 0.006, "translation": 0.0015, "neck": 0.006, "jaw": 0.006, "eye_left": 0.006, "eye_right": 0.006,
+    "expression": 0.012,
+}  # fmt: skip
+
+
+def track(
+    model: FFAvatar,
+    avatar: Avatar,
+    target: Views,
+    steps: int = 100,
+    progress: Callable[[int, float], None] | None = None,
+) -> HeadParams:
+    """``drive``, then a photometric refinement against the pictures (L1 + SSIM + matte) with the avatar frozen.
+
+    Adam on all of each frame's parameters; frames are independent of each other. ``progress(step, loss)`` is called after every
+    step.
+    """
+    start = drive(model, avatar, target)
+    goal, matte, valid = _track_targets(target)
+    free = {name: getattr(start, name).clone().requires_grad_(True) for name in _TRACK_RATES}
+    groups = [{"params": [free[name]], "lr": rate, "rate": rate} for name, rate in _TRACK_RATES.items()]
+    optimiser = torch.optim.Adam(groups, eps=1e-12)
+    frames = len(target)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = group["rate"] * 0.1 ** (step / steps)
+        picture = render_avatar(avatar.rig, avatar.canonical, HeadParams(**free), TRACK_SIZE_PX)
+        seen = picture.images * valid + (1 - valid)
+        photo = 0.8 * (seen - goal).abs().mean() + 0.2 * (1 - ssim(seen, goal).mean())
+        outline = ((picture.alphas[..., None] - matte) * valid).abs().mean()
+        # expressions leave the landmarks' reading only where the picture says so
+        stay = 0.02 * (free["expression"] - start.expression).square().mean()
+        loss = photo + 0.5 * outline + stay
+        optimiser.zero_grad()
+        (loss * frames).backward()
+        optimiser.step()
+        if progress is not None:
+            progress(step, float(loss))
+    return HeadParams(**free).detach()
+
+
+def _track_targets(target: Views) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures on white, mattes and valid masks at the tracking size, channel last."""
+
+    def shrink(maps: Tensor) -> Tensor:
+        small = F.interpolate(
+            maps.permute(0, 3, 1, 2),
+            (TRACK_SIZE_PX, TRACK_SIZE_PX),
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
+        )
+        return small.permute(0, 2, 3, 1)
+
+    valid = (shrink(target.valid[..., None]) > 0.999).float()
+    matte = shrink((target.mattes * target.valid)[..., None])
+    return shrink(target.on_white()) * valid + (1 - valid), matte, valid

@@ -1,0 +1,76 @@
+"""Training samples from folders of synthetic people (``ffavatar.data.synthetic`` writes them)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ffavatar.errors import InputError
+from ffavatar.types import HeadParams, Views
+
+PARAM_NAMES = ("root", "translation", "neck", "jaw", "eye_left", "eye_right", "expression")
+
+
+@dataclass(frozen=True)
+class Person:
+    """All usable shots of one person, in memory (pictures as bytes)."""
+
+    images: np.ndarray  # (P, H, W, 3) uint8
+    mattes: np.ndarray  # (P, H, W) uint8: the exact matte
+    seen_mattes: np.ndarray  # (P, H, W) uint8: the matte net's
+    landmarks: np.ndarray  # (P, 478, 3) the landmarker's, crop units
+    blendshapes: np.ndarray  # (P, 52) the landmarker's
+    params: HeadParams  # exact
+    identity: Tensor  # (I,) exact
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def views(self, index: np.ndarray, exact_matte: bool = False) -> Views:
+        """Views as the photo front end would give them; ``exact_matte`` for targets."""
+        mattes = self.mattes if exact_matte else self.seen_mattes
+        matte = torch.from_numpy(mattes[index]).float() / 255
+        return Views(
+            torch.from_numpy(self.images[index]).float() / 255,
+            matte,
+            torch.ones_like(matte),
+            torch.from_numpy(self.landmarks[index]).float(),
+            torch.from_numpy(self.blendshapes[index]).float(),
+        )
+
+
+def load_person(path: Path) -> Person | None:
+    """The shots in which the landmarker found the face; None when fewer than three."""
+    with np.load(path) as file:
+        if "detected" not in file:
+            raise InputError(f"{path} has no landmarker readings; annotate the folder first (docs/synthetic.md).")
+        keep = np.flatnonzero(file["detected"])
+        if len(keep) < 3:
+            return None
+        params = HeadParams(**{name: torch.from_numpy(file[name][keep]).float() for name in PARAM_NAMES})
+        return Person(
+            file["images"][keep],
+            file["mattes"][keep],
+            file["detected_matte"][keep],
+            file["detected_landmarks"][keep].astype(np.float32),
+            file["blendshapes"][keep].astype(np.float32),
+            params,
+            torch.from_numpy(file["identity"]).float(),
+        )
+
+
+def load_people(folder: str | Path, limit: int | None = None) -> list[Person]:
+    """All people of a folder in the order of their file names.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    paths = sorted(Path(folder).glob("*.npz"))[:limit]
+    people = [person for path in paths if (person := load_person(path)) is not None]
+    if not people:
+        raise InputError(f"{folder} holds no synthetic people; make some (docs/synthetic.md).")
+    return people

@@ -1,0 +1,102 @@
+"""The stages as functions: what one step of each sees and minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ffavatar.animate import render_avatar
+from ffavatar.model import Estimate, FFAvatar
+from ffavatar.model.estimator import LandmarkEstimator
+from ffavatar.model.landmark_fit import fit_landmarks
+from ffavatar.ssim import ssim
+from ffavatar.train.loop import Step
+from ffavatar.train.losses import Weighted, parameter_losses
+from ffavatar.train.recipe import Recipe
+from ffavatar.train.samples import Person
+from ffavatar.types import HeadParams, Rendering, Views
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]
+
+
+def _jitter(views: Views, rng: np.random.Generator) -> Views:
+    """Landmark noise and colour changes that the net must not care for."""
+    noise = torch.from_numpy(rng.normal(0, 0.0012, views.landmarks.shape)).float()
+    gain = torch.from_numpy(rng.normal(1, 0.08, (len(views), 1, 1, 3))).float()
+    return Views(
+        (views.images * gain).clamp(0, 1), views.mattes, views.valid, views.landmarks + noise, views.blendshapes
+    )
+
+
+def estimator_step(people: list[Person], recipe: Recipe) -> Step:
+    """Parameter losses on the net's proposals for many people, and on the whole fit of one of them."""
+
+    def step(model: FFAvatar, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        estimator = model.estimator
+        assert isinstance(estimator, LandmarkEstimator)
+        points = torch.from_numpy(rng.choice(len(model.head.v_template), 400, replace=False))
+        views, truth, owners = [], [], []
+        for number in rng.choice(len(people), recipe.people, replace=len(people) < recipe.people):
+            person = people[number]
+            index = rng.choice(len(person), min(recipe.views_per_person, len(person)), replace=False)
+            views.append(_jitter(person.views(index), rng))
+            truth.append(person.params[torch.from_numpy(index)])
+            owners.append(person.identity.expand(len(index), -1))
+        true, true_identity = HeadParams.cat(truth), torch.cat(owners)
+        raw, proposed = estimator.propose_each(Views.cat(views))
+        losses = parameter_losses(proposed, raw, true, true_identity, model.head, points)
+        fitted, identity = fit_landmarks(
+            estimator.landmark_model, views[0].landmarks, estimator.propose(views[0], None), 3,
+            estimator.landmark_sigma(), True,
+        )  # fmt: skip
+        after = parameter_losses(fitted, identity.expand(len(fitted), -1), truth[0], owners[0], model.head, points)
+        total = losses.total() + 0.5 * after.total()
+        named = losses.floats() | {f"fit_{name}": value for name, value in after.floats().items()}
+        return total, named
+
+    return step
+
+
+def picture_losses(
+    rendering: Rendering, target: Views, offsets: Tensor, recipe: Recipe, perceptual: Perceptual | None
+) -> Weighted:
+    """The avatar stage's losses against targets on white."""
+    goal, matte = target.on_white(), target.mattes * target.valid
+    seen = rendering.images
+    terms = {
+        "l1": recipe.weight_l1 * (seen - goal).abs().mean(),
+        "l2": recipe.weight_l2 * (seen - goal).square().mean(),
+        "ssim": recipe.weight_ssim * (1 - ssim(seen, goal).mean()),
+        "matte": recipe.weight_matte * (rendering.alphas - matte).abs().mean(),
+        "offset": recipe.weight_offset * 100 * offsets.square().sum(-1).mean(),
+    }
+    if perceptual is not None and recipe.weight_lpips:
+        terms["lpips"] = recipe.weight_lpips * perceptual(seen, goal).mean()
+    return Weighted(terms)
+
+
+def avatar_step(people: list[Person], recipe: Recipe, perceptual: Perceptual | None) -> Step:
+    """Few-to-many: an avatar from some views of a person, rendered like others of the same person."""
+
+    def step(model: FFAvatar, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        person = people[rng.integers(len(people))]
+        sources = int(rng.integers(1, recipe.max_sources + 1))
+        order = rng.permutation(len(person))[: sources + recipe.targets]
+        source = person.views(order[:sources])
+        target = person.views(order[sources:], exact_matte=True)
+        if rng.random() < recipe.label_share:
+            estimate = Estimate(person.params[torch.from_numpy(order[:sources])], person.identity)
+            params = person.params[torch.from_numpy(order[sources:])]
+        else:
+            with torch.no_grad():
+                estimate = model.estimator(source)
+                params = model.estimator(target, estimate.identity).params
+        made = model.reconstruct(source, recipe.level, estimate)
+        rendering = render_avatar(made.rig, made.canonical, params, recipe.size)
+        losses = picture_losses(rendering, target, made.canonical.offsets, recipe, perceptual)
+        return losses.total(), losses.floats()
+
+    return step
