@@ -73,8 +73,8 @@ class Avatar:
         background: tuple[float, float, float] = (1.0, 1.0, 1.0),
         camera: Camera | None = None,
     ) -> Rendering:
-        """Pictures in the given poses (the neutral one by default), seen by the normalised camera unless one is given."""
-        with torch.no_grad():
+        """Pictures in the given poses (the neutral one by default), seen by the normalised camera unless one
+        is given.""" with torch.no_grad():
             params = self.neutral_params() if params is None else params
             return render_avatar(self.rig, self.canonical, params, size, background, camera)
 
@@ -91,12 +91,14 @@ class Avatar:
         """Write the container, atomically.
 
         Raises:
-            InputError: the avatar stands on a FLAME basis, whose licence forbids passing it on, and ``allow_flame`` is not set.
+            InputError: the avatar stands on a FLAME basis, whose licence forbids passing it on, and ``allow_flame``
+            is not set.
         """
         head = self.rig.head
         if not head.edition.startswith("embedded") and not allow_flame:
             raise InputError(
-                f"{path}: this avatar carries the basis of {head.edition} ({head.licence}), which may not be passed on; "
+                f"{path}: this avatar carries the basis of {head.edition} ({head.licence}), which may not be "
+                "passed on; "
                 "set allow_flame (--allow-flame) to write it for your own use."
             )
         tensors = _pack(self)
@@ -169,7 +171,8 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} is not a readable avatar ({_first_line(error)}); it may be truncated or of another kind: make it anew."
+            f"{path} is not a readable avatar ({_first_line(error)}); it may be truncated or of another kind: "
+            "make it anew."
         ) from error
     version = header.get("version", "")
     if not version.isdigit() or int(version) > VERSION:

@@ -76,8 +76,8 @@ def track(
 ) -> HeadParams:
     """``drive``, then a photometric refinement against the pictures (L1 + SSIM + matte) with the avatar frozen.
 
-    Adam on all of each frame's parameters; frames are independent of each other. ``progress(step, loss)`` is called after every
-    step.
+    Adam on all of each frame's parameters; frames are independent of each other. ``progress(step, loss)`` is called
+    after every step.
     """
     start = drive(model, avatar, target)
     goal, matte, valid = _track_targets(target)

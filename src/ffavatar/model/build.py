@@ -61,8 +61,8 @@ class FFAvatar(nn.Module):
     def reconstruct(self, source: Views, level: int | None = None, estimate: Estimate | None = None) -> Reconstruction:
         """The forward pass: any number of views of one person, in any order, to one avatar.
 
-        ``level`` subdivisions of the head (the preset's by default); ``estimate`` replaces the estimator's own reading of
-        the sources (training may give exact labels).
+        ``level`` subdivisions of the head (the preset's by default); ``estimate`` replaces the estimator's own
+        reading of the sources (training may give exact labels).
         """
         if len(source) == 0:
             raise InputError("No source view to reconstruct from; give at least one photo with a face.")

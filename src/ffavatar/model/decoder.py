@@ -1,8 +1,8 @@
 """Tokens -> canonical Gaussians.
 
-``FullDecoder`` is the paper's linear head. ``AnchoredDecoder`` decodes each Gaussian from its interpolated anchor tokens and
-from what the source photos show where it projects. Zero network output is a working avatar: the photos' colours,
-weighted by visibility, on the fitted head, its outline lifted to the mattes.
+``FullDecoder`` is the paper's linear head. ``AnchoredDecoder`` decodes each Gaussian from its interpolated anchor
+tokens and from what the source photos show where it projects. Zero network output is a working avatar: the photos'
+colours, weighted by visibility, on the fitted head, its outline lifted to the mattes.
 """
 
 from __future__ import annotations
@@ -149,14 +149,14 @@ class AnchoredDecoder(nn.Module):
     def lift(self, rig: Rig, views: Views, params: HeadParams) -> Tensor:
         """How far hair, cap or collar stand off the skin: (A,) metres along the normal, read from the mattes' outlines.
 
-        From each liftable anchor that a view sees edge on, walk outwards while the matte still shows the person; average over views,
-        then smooth over the surface, so that anchors seen only from the front follow their neighbours at the outline.
+        From each liftable anchor that a view sees edge on, walk outwards while the matte still shows the person;
+        average over views, then smooth over the surface, so that anchors seen only from the front follow their
+        neighbours at the outline.
         """
         normals = vertex_normals(rig.neutral, rig.head.faces)[self.anchors]
         posed = rig.head.pose(
             rig.neutral[None].expand(len(params), -1, -1), rig.joints[None].expand(len(params), -1, -1), params
-        )
-        points = posed.vertices[:, self.anchors]
+        ) points = posed.vertices[:, self.anchors]
         normal = quat_rotate(F.normalize(posed.quats[:, self.anchors], dim=-1), normals)
         edge_on = 1 - (normal * F.normalize(-points, dim=-1)).sum(-1).abs()  # 1: on the outline
         weight = ((edge_on - 0.45) / 0.4).clamp(0, 1) * self.liftable
@@ -196,8 +196,7 @@ class AnchoredDecoder(nn.Module):
         count = len(views)
         cues = torch.cat(
             [seen.features, seen.colors, seen.matte[..., None], seen.trust[..., None], seen.facing[..., None]], -1
-        )
-        logits = 3 * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
+        ) logits = 3 * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
         share = torch.softmax(logits, 0)
         total = seen.trust.amax(0)
         confidence = total / (total + 0.08)

@@ -111,7 +111,8 @@ class DinoV2(nn.Module):
         self.register_buffer("std", torch.tensor(_IMAGENET_STD), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``images`` (S, H, W, 3) in [0, 1], H and W multiples of 14 -> tokens (S, 1 + H W / 196, width), class token first."""
+        """``images`` (S, H, W, 3) in [0, 1], H and W multiples of 14 -> tokens (S, 1 + H W / 196, width),
+        class token first."""
         x = self.patch_embed(((images - self.mean) / self.std).permute(0, 3, 1, 2))
         grid = x.shape[-2:]
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class _OutlineNet(nn.Module):
         super().__init__()
         widths = (4, 24, 48, 96, 128)
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:]):
+        for a, b in pairwise(widths):
             layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.GELU()]
         self.body = nn.Sequential(*layers)
         self.out = nn.Linear(128 * 36, out)
@@ -103,8 +104,7 @@ class LandmarkEstimator(nn.Module):
         proposal = self.propose(views, identity)
         params, found = fit_landmarks(
             self.landmark_model, views.landmarks, proposal, self.iterations, self.landmark_sigma(), identity is None
-        )
-        return Estimate(params, found)
+        ) return Estimate(params, found)
 
     def propose(self, views: Views, identity: Tensor | None) -> Proposal:
         """Where the fit starts, and how firmly it is held there."""
@@ -131,8 +131,8 @@ class LandmarkEstimator(nn.Module):
         return shape, params
 
     def landmark_sigma(self) -> Tensor:
-        """Standard deviation, in crop sides, to which one landmark is trusted; larger than its own error, because the errors
-        of neighbours agree. Learned."""
+        """Standard deviation, in crop sides, to which one landmark is trusted; larger than its own error, because the
+        errors of neighbours agree. Learned."""
         return LANDMARK_SIGMA * self.log_sigma.exp()
 
     def _features(self, views: Views) -> Tensor:

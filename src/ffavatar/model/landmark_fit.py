@@ -127,7 +127,8 @@ def _cross_matrix(v: Tensor) -> Tensor:
 
 
 def _jacobians(model: LandmarkModel, per_joint: Tensor, turn: Tensor, place: Tensor, posed: Tensor, shared: bool):
-    """d landmarks (crop units) by the view's unknowns (B, 2L, 18 + E) and, if ``shared``, by the identity (B, 2L, I)."""
+    """d landmarks (crop units) by the view's unknowns (B, 2L, 18 + E) and, if ``shared``, by the identity (B,
+    2L, I)."""
     frames, count = posed.shape[:2]
     blended = torch.einsum("lj,bjcd->blcd", model.skin, turn)
     spatial = posed.new_zeros(frames, count, 3, POSE_UNKNOWNS)
@@ -176,8 +177,9 @@ def fit_landmarks(
 ) -> tuple[HeadParams, Tensor]:
     """Parameters of all views and their shared identity, by damped Gauss-Newton with a Huber loss.
 
-    ``landmarks`` (B, L, 2 or 3) in crop units. ``landmark_sigma`` is the standard deviation in crop sides that one landmark is
-    trusted to, against the precisions of ``proposal``. With ``solve_identity=False`` the proposal's identity stays.
+    ``landmarks`` (B, L, 2 or 3) in crop units. ``landmark_sigma`` is the standard deviation in crop sides that one
+    landmark is trusted to, against the precisions of ``proposal``. With ``solve_identity=False`` the proposal's
+    identity stays.
     """
     params, identity = proposal.params, proposal.identity
     unknowns = POSE_UNKNOWNS + proposal.params.expression.shape[1]

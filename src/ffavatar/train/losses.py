@@ -44,15 +44,17 @@ def parameter_losses(
 ) -> Weighted:
     """Estimator stage: Huber losses on what each number does to the head.
 
-    ``identity`` and ``true_identity`` (B, I); ``points`` (Q,) indices of vertices on which shape and expression are compared, in
-    centimetres.
+    ``identity`` and ``true_identity`` (B, I); ``points`` (Q,) indices of vertices on which shape and expression are
+    compared, in centimetres.
     """
 
     def angle(name: str, weight: float) -> Tensor:
         return weight * F.smooth_l1_loss(getattr(params, name), getattr(true, name), beta=0.05)
 
-    shape = head.shapedirs[points].flatten(0, 1) * 100
-    expression = head.expdirs[points].flatten(0, 1) * 100
+    def displacement(difference: Tensor, basis: Tensor, beta: float) -> Tensor:
+        moved = difference @ (basis[points].flatten(0, 1) * 100).T
+        return F.smooth_l1_loss(moved, torch.zeros_like(moved), beta=beta)
+
     return Weighted(
         {
             "root": angle("root", 20),
@@ -61,7 +63,7 @@ def parameter_losses(
             "jaw": angle("jaw", 20),
             "eyes": angle("eye_left", 4) + angle("eye_right", 4),
             "translation": 20 * F.smooth_l1_loss(params.translation, true.translation, beta=0.02),
-            "expression": F.smooth_l1_loss((params.expression - true.expression) @ expression.T, expression.new_zeros(()).expand(len(params), len(expression)), beta=0.1),
-            "identity": F.smooth_l1_loss((identity - true_identity) @ shape.T, shape.new_zeros(()).expand(len(identity), len(shape)), beta=0.3),
+            "expression": displacement(params.expression - true.expression, head.expdirs, 0.1),
+            "identity": displacement(identity - true_identity, head.shapedirs, 0.3),
         }
     )  # fmt: skip

@@ -1,0 +1,146 @@
+"""The container: what is written is what is read, and damage is refused in one sentence."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from ffavatar.animate import Rig, pose_gaussians
+from ffavatar.avatar import VERSION, Avatar
+from ffavatar.errors import InputError
+from ffavatar.head import load_head
+from ffavatar.types import CanonicalGaussians, HeadParams
+
+
+def distances(points):
+    return (points[:, None] - points[None]).norm(dim=-1)
+
+
+@pytest.fixture(scope="module")
+def avatar():
+    head = load_head()
+    generator = torch.Generator().manual_seed(0)
+    identity = torch.randn(100, generator=generator) * 0.5
+    rig = Rig.of(head, identity, head.surface(0))
+    count = len(rig.surface)
+    quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=-1)
+    made = CanonicalGaussians(
+        offsets=torch.randn(count, 3, generator=generator) * 0.004,
+        quats=quats,
+        scales=torch.rand(count, 3, generator=generator) * 0.004 + 0.001,
+        opacities=torch.rand(count, generator=generator),
+        colors=torch.rand(count, 3, generator=generator),
+    )
+    return Avatar(rig, made, identity, {"made from": "a test"})
+
+
+@pytest.fixture
+def talking(avatar):
+    params = avatar.neutral_params(2)
+    params.root[1, 1], params.neck[1, 0], params.jaw[1, 0] = 0.4, 0.2, 0.25
+    params.expression[1, :8] = 0.5
+    return params
+
+
+def test_round_trip_draws_the_same_picture(avatar, talking, tmp_path):
+    avatar.save(tmp_path / "me.safetensors")
+    back = Avatar.load(tmp_path / "me.safetensors")
+    assert back.about == avatar.about and back.expression_names == avatar.expression_names
+    assert len(back) == len(avatar)
+    a, b = avatar.render(talking, 128).images, back.render(talking, 128).images
+    assert a.std() > 0.05  # there is something to compare
+    assert -10 * torch.log10((a - b).square().mean()) > 45
+
+
+def test_saving_twice_is_saving_once(avatar, tmp_path):
+    avatar.save(tmp_path / "a.safetensors")
+    once = Avatar.load(tmp_path / "a.safetensors")
+    once.save(tmp_path / "b.safetensors")
+    twice = Avatar.load(tmp_path / "b.safetensors")
+    torch.testing.assert_close(once.canonical.scales, twice.canonical.scales, rtol=2e-3, atol=0)
+    torch.testing.assert_close(once.canonical.colors, twice.canonical.colors)
+
+
+def test_root_motion_is_rigid(avatar):
+    still = pose_gaussians(avatar.rig, avatar.canonical, avatar.neutral_params())
+    params = avatar.neutral_params()
+    params.root[0] = torch.tensor([0.3, -0.5, 0.1])
+    turned = pose_gaussians(avatar.rig, avatar.canonical, params)
+    pick = torch.arange(0, len(avatar), 37)
+    a, b = distances(still.means[0, pick]), distances(turned.means[0, pick])
+    torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+
+
+def test_paper_form_keeps_covariances(avatar, talking):
+    paper = pose_gaussians(avatar.rig, avatar.canonical, talking, rotate_covariance=False)
+    torch.testing.assert_close(paper.quats[1], avatar.canonical.quats)
+
+
+def test_batch_equals_single_frames(avatar, talking):
+    together = avatar.render(talking, 64).images
+    apart = torch.cat([avatar.render(talking[[k]], 64).images for k in range(2)])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+
+
+def test_params_of_neutral_do_not_share_memory():
+    params = HeadParams.neutral(1, 3)
+    params.root[:] = 1
+    assert params.neck.abs().max() == 0
+
+
+@pytest.fixture
+def written(avatar, tmp_path):
+    path = tmp_path / "me.safetensors"
+    avatar.save(path)
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    return path, load_file(path), json.loads(data[8 : 8 + length])["__metadata__"]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("missing", lambda t: t.pop("quats")),
+        ("type", lambda t: t.update(colors=t["colors"].astype(np.float32))),
+        ("shape", lambda t: t.update(offsets=t["offsets"][:-1])),
+        ("not finite", lambda t: t["offsets"].__setitem__(0, np.nan)),
+        ("index", lambda t: t["parents"].__setitem__(0, 65535)),
+    ],
+)
+def test_damage_is_refused(written, name, damage):
+    path, tensors, header = written
+    damage(tensors)
+    save_file(tensors, path, metadata=header)
+    with pytest.raises(InputError, match=r"me\.safetensors"):
+        Avatar.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"version": str(VERSION + 1)}, {"version": "one"}, {"format": "else"}, {"expression_names": "["}, {"about": "3"}],
+    ids=str,
+)
+def test_headers_that_do_not_fit_are_refused(written, change):
+    path, tensors, header = written
+    save_file(tensors, path, metadata=header | change)
+    with pytest.raises(InputError, match=r"me\.safetensors"):
+        Avatar.load(path)
+
+
+@pytest.mark.parametrize("cut", [0, 7, 300, -1000])
+def test_truncated_files_are_refused(written, cut):
+    path, _, _ = written
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"me\.safetensors"):
+        Avatar.load(path)
+
+
+def test_flame_basis_needs_an_explicit_word(avatar, tmp_path, monkeypatch):
+    monkeypatch.setattr(avatar.rig.head, "edition", "flame2023")
+    with pytest.raises(InputError, match="allow"):
+        avatar.save(tmp_path / "x.safetensors")
+    avatar.save(tmp_path / "x.safetensors", allow_flame=True)
+    assert Avatar.load(tmp_path / "x.safetensors").rig.head.edition == "flame2023"
