@@ -74,7 +74,8 @@ class Avatar:
         camera: Camera | None = None,
     ) -> Rendering:
         """Pictures in the given poses (the neutral one by default), seen by the normalised camera unless one
-        is given.""" with torch.no_grad():
+        is given."""
+        with torch.no_grad():
             params = self.neutral_params() if params is None else params
             return render_avatar(self.rig, self.canonical, params, size, background, camera)
 

@@ -110,7 +110,8 @@ def smoothing_kernel(head: HeadModel, anchors: Tensor, sigma_m: float) -> Tensor
 
 def lift_mask(head: HeadModel, anchors: Tensor) -> Tensor:
     """(A,) in [0, 1]: where the outline may move away from the skin (hair, cap, collar), softly fading into
-    the face.""" closed = torch.zeros(len(head.v_template), dtype=torch.bool)
+    the face."""
+    closed = torch.zeros(len(head.v_template), dtype=torch.bool)
     for name in (*_INNER_PARTS, "face", "lips", "eyelids"):
         if name in head.regions:
             closed |= head.regions[name]

@@ -15,11 +15,13 @@ class ModelConfig:
     """Source image encoder: ``conv`` (small, trained here) or a frozen DINOv2."""
     queries: Literal["anchored", "full"]
     """``full``: one learnable query per Gaussian (the paper). ``anchored``: queries at anchor vertices, dense
-    decoding.""" estimator: Literal["landmark", "dinov2"]
+    decoding."""
+    estimator: Literal["landmark", "dinov2"]
     """``landmark``: landmarks, a small net and Gauss-Newton. ``dinov2``: a second ViT and an MLP (the paper)."""
     image_size: int
     """Side in pixels at which the encoder reads a crop; the anchored decoder samples colours from the crop as
-    it comes.""" width: int
+    it comes."""
+    width: int
     """Token width of the query-former."""
     depth: int
     """Blocks of the query-former: self-attention, cross-attention, MLP."""

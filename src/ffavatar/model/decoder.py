@@ -156,7 +156,8 @@ class AnchoredDecoder(nn.Module):
         normals = vertex_normals(rig.neutral, rig.head.faces)[self.anchors]
         posed = rig.head.pose(
             rig.neutral[None].expand(len(params), -1, -1), rig.joints[None].expand(len(params), -1, -1), params
-        ) points = posed.vertices[:, self.anchors]
+        )
+        points = posed.vertices[:, self.anchors]
         normal = quat_rotate(F.normalize(posed.quats[:, self.anchors], dim=-1), normals)
         edge_on = 1 - (normal * F.normalize(-points, dim=-1)).sum(-1).abs()  # 1: on the outline
         weight = ((edge_on - 0.45) / 0.4).clamp(0, 1) * self.liftable
@@ -196,7 +197,8 @@ class AnchoredDecoder(nn.Module):
         count = len(views)
         cues = torch.cat(
             [seen.features, seen.colors, seen.matte[..., None], seen.trust[..., None], seen.facing[..., None]], -1
-        ) logits = 3 * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
+        )
+        logits = 3 * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
         share = torch.softmax(logits, 0)
         total = seen.trust.amax(0)
         confidence = total / (total + 0.08)

@@ -104,7 +104,8 @@ class LandmarkEstimator(nn.Module):
         proposal = self.propose(views, identity)
         params, found = fit_landmarks(
             self.landmark_model, views.landmarks, proposal, self.iterations, self.landmark_sigma(), identity is None
-        ) return Estimate(params, found)
+        )
+        return Estimate(params, found)
 
     def propose(self, views: Views, identity: Tensor | None) -> Proposal:
         """Where the fit starts, and how firmly it is held there."""
