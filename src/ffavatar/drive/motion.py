@@ -6,7 +6,6 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +36,7 @@ class Expressions(Protocol):
     """What a motion needs to know of a head: ``HeadModel`` and an avatar's head have it."""
 
     edition: str
-    expression_names: Sequence[str]
+    expression_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def _validated(path: Path, data: dict[str, Any]) -> Motion:
     return Motion(float(fps), HeadParams(**tensors), data["head_edition"], tuple(names), data["source"])
 
 
-def demo_motion(head: Expressions, seconds: float = 8.0, fps: float = 30.0, distance_m: float = 1.0) -> Motion:
+def demo_motion(head: Expressions, seconds: float = 8.0, fps: float = 30.0, distance_m: float = 1.15) -> Motion:
     """Looking around, blinking and talking: the same for the same arguments, beginning and ending at rest.
 
     Uses ARKit's expression names where ``head`` has them; turning, jaw and eyes work with any head. The head is

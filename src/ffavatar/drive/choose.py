@@ -1,0 +1,186 @@
+"""Choosing the views to reconstruct from: a few sharp pictures, spread over the directions the head was seen from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from ffavatar.drive.video import VIDEO_SUFFIXES, FrameReader, existing_input, list_pictures
+from ffavatar.errors import InputError
+from ffavatar.types import Views
+
+if TYPE_CHECKING:
+    from ffavatar.photo import FrontEnd, PhotoReport
+    from ffavatar.photo.front_end import FaceChoice
+
+MOST_VIEWS = 6  # more hardly add to an avatar, and each costs time and memory
+VIDEO_SAMPLES = 48  # frames of a film that are looked at
+SAME_PERSON = 0.35  # cosine of identity embeddings below which a photo is taken for another person's
+
+Progress = Callable[[int, int | None], None]
+Embed = Callable[[Views], Tensor]  # identity embeddings (S, D), normalised
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One photo or frame: its view if it can be used, and what is said about it."""
+
+    name: str
+    views: Views | None
+    reason: str  # why it was refused or left out, or remarks about a photo that is used
+    report: PhotoReport | None = None  # None where the file could not be read
+
+    @property
+    def usable(self) -> bool:
+        return self.views is not None
+
+    @property
+    def direction(self) -> np.ndarray:
+        """(yaw, pitch) in degrees."""
+        return np.array([self.report.yaw_deg, self.report.pitch_deg] if self.report else [0.0, 0.0])
+
+    @property
+    def sharpness(self) -> float:
+        return self.report.sharpness if self.report else 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen views, in the order of the input, and one row per photo with the reasons."""
+
+    views: Views
+    rows: tuple[tuple[Candidate, bool], ...]  # (photo, kept)
+    identity_checked: bool
+    notes: tuple[str, ...] = ()
+
+
+def choose_views(
+    inputs: Sequence[str | Path],
+    front_end: FrontEnd,
+    size: int = 512,
+    face: FaceChoice = "largest",
+    most: int = MOST_VIEWS,
+    embed: Embed | None = None,
+    progress: Progress | None = None,
+) -> Choice:
+    """Look at photos, folders of photos or one video, and take up to ``most`` views.
+
+    Photos are all taken if there are no more than ``most``; otherwise, and from a video, those that are sharp and far
+    apart in direction. With ``embed``, photos unlike the majority are refused as another person's. Raises
+    ``InputError`` where nothing can be used, with the first photo's reason.
+    """
+    candidates, notes = _look_at(_sources(inputs), front_end, size, face, progress)
+    if not any(c.usable for c in candidates):
+        raise InputError(_nothing_usable(candidates))
+    if embed is not None:
+        candidates = _refuse_strangers(candidates, embed)
+    kept = _spread(candidates, most)
+    rows = tuple((_explained(c, i in kept, most), i in kept) for i, c in enumerate(candidates))
+    views = Views.cat([c.views for c, taken in rows if taken and c.views is not None])
+    return Choice(views, rows, embed is not None, tuple(notes))
+
+
+def _sources(inputs: Sequence[str | Path]) -> list[Path] | FrameReader:
+    """Photo files, or a reader for the one video."""
+    if not inputs:
+        raise InputError("No photo was given; give at least one photo, a folder of photos, or a video.")
+    paths = [existing_input(path) for path in inputs]
+    videos = [p for p in paths if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES and p.suffix.lower() != ".gif"]
+    if videos and len(paths) > 1:
+        raise InputError(f"{videos[0]} is a video; give it alone, or give photos only.")
+    if videos:
+        return FrameReader(videos[0])
+    photos: list[Path] = []
+    for path in paths:
+        found = list_pictures(path) if path.is_dir() else [path]
+        if not found:
+            raise InputError(f"{path} holds no photos; give a folder with jpg, png or webp files.")
+        photos += found
+    return photos
+
+
+def _look_at(
+    sources: list[Path] | FrameReader, front_end: FrontEnd, size: int, face: FaceChoice, progress: Progress | None
+) -> tuple[list[Candidate], list[str]]:
+    from ffavatar.photo import read_photo
+
+    candidates: list[Candidate] = []
+    if isinstance(sources, FrameReader):
+        step = max((sources.count or 0) / VIDEO_SAMPLES, 1.0)
+        for index, frame in enumerate(sources):
+            if index >= len(candidates) * step and len(candidates) < VIDEO_SAMPLES:
+                candidates.append(_candidate(frame.image, f"frame {index}", front_end, size, face))
+                if progress is not None:
+                    progress(len(candidates), VIDEO_SAMPLES if step > 1 else sources.count)
+        return candidates, sources.notes
+    for index, path in enumerate(sources):
+        try:
+            candidates.append(_candidate(read_photo(path), str(path), front_end, size, face))
+        except InputError as error:
+            candidates.append(Candidate(str(path), None, str(error)))
+        if progress is not None:
+            progress(index + 1, len(sources))
+    return candidates, []
+
+
+def _candidate(image: np.ndarray, name: str, front_end: FrontEnd, size: int, face: FaceChoice) -> Candidate:
+    result = front_end.analyse(image, name, face, size)
+    return Candidate(name, result.views, result.report.reason or " ".join(result.report.notes), result.report)
+
+
+def _nothing_usable(candidates: list[Candidate]) -> str:
+    first = candidates[0]
+    reason = first.reason if first.name in first.reason else f"{first.name}: {first.reason}"
+    if len(candidates) == 1:
+        return reason
+    return f"None of the {len(candidates)} photos can be used; the first: {reason}"
+
+
+def _refuse_strangers(candidates: list[Candidate], embed: Embed) -> list[Candidate]:
+    """Compare each photo with the one that is most like all others."""
+    usable = [i for i, c in enumerate(candidates) if c.usable]
+    if len(usable) < 2:
+        return candidates
+    faces = embed(Views.cat([views for c in candidates if (views := c.views) is not None]))
+    cosines = faces @ faces.T
+    centre = int(cosines.median(0).values.argmax())
+    checked = list(candidates)
+    for row, index in enumerate(usable):
+        likeness = float(cosines[centre, row])
+        if likeness < SAME_PERSON:
+            other = candidates[usable[centre]].name
+            reason = f"seems to be another person than in {other} (likeness {likeness:.2f})"
+            checked[index] = replace(candidates[index], views=None, reason=reason)
+    return checked
+
+
+def _spread(candidates: list[Candidate], most: int) -> set[int]:
+    """First a sharp frontal view, then always the one farthest in direction from those taken; blurred ones last."""
+    usable = [i for i, c in enumerate(candidates) if c.usable]
+    if len(usable) <= most:
+        return set(usable)
+    direction = {i: candidates[i].direction for i in usable}
+    middle = max(float(np.median([candidates[i].sharpness for i in usable])), 1e-6)
+    clear = {i: min(candidates[i].sharpness / middle, 1.5) for i in usable}
+    chosen = [max(usable, key=lambda i: clear[i] * math.exp(-float(np.abs(direction[i]).sum()) / 30))]
+    while len(chosen) < most:
+        rest = [i for i in usable if i not in chosen]
+
+        def gain(i: int) -> float:
+            nearest = min(float(np.hypot(*(direction[i] - direction[j]))) for j in chosen)
+            return (nearest + 2.0) * clear[i]  # 2 degrees: alike views are told apart by sharpness
+
+        chosen.append(max(rest, key=gain))
+    return set(chosen)
+
+
+def _explained(candidate: Candidate, kept: bool, most: int) -> Candidate:
+    if kept or not candidate.usable:
+        return candidate
+    return replace(candidate, reason=f"usable, but {most} views that are sharper or farther apart were taken")

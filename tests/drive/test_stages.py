@@ -1,0 +1,74 @@
+"""Steps side by side: order, errors, early ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+
+import pytest
+
+from ffavatar.drive.stages import in_background
+
+
+def stage_threads() -> int:
+    return sum(t.name == "ffavatar-stage" for t in threading.enumerate())
+
+
+def test_items_come_in_order_through_chained_stages() -> None:
+    first = in_background(range(100), ahead=3)
+    second = in_background((x * x for x in first), ahead=3)
+    assert list(second) == [x * x for x in range(100)]
+    assert stage_threads() == 0
+
+
+def test_work_is_ahead_but_bounded() -> None:
+    made = []
+
+    def items() -> Generator[int]:
+        for i in range(50):
+            made.append(i)
+            yield i
+
+    stream = in_background(items(), ahead=4)
+    next(stream)
+    deadline = time.monotonic() + 5
+    while len(made) < 6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(made) == 6  # one used, four waiting, one in the hand
+    stream.close()
+
+
+def test_error_comes_out_where_the_items_are_used() -> None:
+    def items() -> Generator[int]:
+        yield 1
+        raise KeyError("inside")
+
+    stream = in_background(items())
+    assert next(stream) == 1
+    with pytest.raises(KeyError, match="inside"):
+        next(stream)
+    assert stage_threads() == 0
+
+
+def test_closing_the_last_stage_closes_the_first() -> None:
+    closed = threading.Event()
+
+    def items() -> Generator[int]:
+        try:
+            yield from range(10**9)
+        finally:
+            closed.set()
+
+    def doubled(source: Generator[int]) -> Generator[int]:
+        try:
+            for x in source:
+                yield 2 * x
+        finally:
+            source.close()
+
+    stream = in_background(doubled(in_background(items())))
+    assert next(stream) == 0
+    stream.close()
+    assert closed.wait(5) and stage_threads() == 0
