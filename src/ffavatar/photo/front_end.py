@@ -15,7 +15,7 @@ from torch import Tensor
 from ffavatar.errors import InputError
 from ffavatar.photo import report as verdicts
 from ffavatar.photo.crop import head_crop, head_crop_box
-from ffavatar.photo.detector import Detector, Face
+from ffavatar.photo.detector import Detector
 from ffavatar.photo.landmarks import Landmarker, LandmarkResult, region_of
 from ffavatar.photo.matte import Matte
 from ffavatar.photo.read import open_photo
@@ -25,6 +25,7 @@ from ffavatar.types import Views
 FaceChoice = Literal["largest"] | int
 AROUND = 2.2  # side of what the landmarker is shown, in region sides: the region moves while it is refined
 REGION_PX = 320  # larger faces are averaged down to about this before the landmarker sees them
+MOST_FACES = 12  # that are looked at closely in one photo; crowds show many more
 FOLLOW_SHIFT = 0.5  # a face that jumps by more than this part of its size between frames is searched anew
 
 
@@ -59,8 +60,7 @@ class FrontEnd:
         _check(image, name)
         found = self.faces(image)
         if not found:
-            reason = f"{name}: no face was found; use a photo that shows one from the front, not too small."
-            return PhotoResult(PhotoReport(name, False, reason), None)
+            return PhotoResult(self._nothing_found(image, name), None)
         index = 0 if face == "largest" else face
         if not 0 <= index < len(found):
             reason = f"{name}: there is no face {index}; the photo shows {len(found)}, counted from 0, the largest."
@@ -71,20 +71,16 @@ class FrontEnd:
 
     @torch.inference_mode()
     def faces(self, image: np.ndarray) -> list[LandmarkResult]:
-        """Landmarks, in photo pixels, of every face of an (H, W, 3) uint8 photo that the landmarker confirms, the
-        largest first; if it confirms none, of the best that was detected."""
-        doubtful: list[LandmarkResult] = []
+        """Landmarks, in photo pixels, of every face of an (H, W, 3) uint8 photo that the landmarker confirms.
 
-        def confirm(candidates: list[Face]) -> list[LandmarkResult]:
-            results = [self._landmarks(image, candidate.region()) for candidate in candidates]
-            doubtful.extend(results)
-            return [result for result in results if float(result.presence) >= verdicts.PRESENCE]
-
+        The largest first; at most MOST_FACES.
+        """
         for candidates in self.detector.search(Image.fromarray(image), verdicts.SMALLEST_FACE_PX):
-            confirmed = confirm(candidates)
+            results = [self._landmarks(image, candidate.region()) for candidate in candidates[:MOST_FACES]]
+            confirmed = [result for result in results if float(result.presence) >= verdicts.PRESENCE]
             if confirmed:
                 return sorted(confirmed, key=_width, reverse=True)
-        return sorted(doubtful, key=lambda result: -float(result.presence))[:1]
+        return []
 
     @torch.inference_mode()
     def analyse_frame(
@@ -101,11 +97,12 @@ class FrontEnd:
             result = self._landmarks(image, region, passes=1)
             moved = (result.region[0, :2] - region_of(result.points)[0, :2]).norm() / region[0, 2]
             if float(result.presence) >= verdicts.PRESENCE and float(moved) < FOLLOW_SHIFT:
-                return self._judge(image, name, result, [], 0, size)
+                return self._judge(image, name, result, [], 0, size, film=True)
         return self.analyse(image, name, size=size)
 
-    def _landmarks(self, image: np.ndarray, region: Tensor, passes: int = 3) -> LandmarkResult:
-        """Run the landmarker on the surroundings of a region (1, 4) only; everything in photo pixels, on the CPU."""
+    def _window(self, image: np.ndarray, region: Tensor) -> tuple[Tensor, Tensor, int]:
+        """The surroundings of a region (1, 4): pixels (1, h, w, 3) on the device, their corner (4,) in the photo, and
+        the whole number of photo pixels that each of them averages."""
         height, width = image.shape[:2]
         x, y, side = (float(value) for value in region[0, :3])
         step = max(1, int(side / REGION_PX))
@@ -116,27 +113,51 @@ class FrontEnd:
         if step > 1:
             part = part.reduce(step)
         pixels = torch.from_numpy(np.array(part)).to(self.device).float()[None] / 255
-        shift = torch.tensor([[low[0], low[1], 0.0, 0.0]])
-        scale = torch.tensor([[step, step, step, 1.0]])
-        result = self.landmarker(pixels, ((region - shift) / scale).to(self.device), passes)
-        points = result.points.cpu() * step + shift[:, :3]
+        return pixels, torch.tensor([low[0], low[1], 0.0, 0.0]), step
+
+    def _landmarks(self, image: np.ndarray, region: Tensor, passes: int = 3) -> LandmarkResult:
+        """Run the landmarker around a region (1, 4) only; everything in photo pixels, on the CPU."""
+        pixels, corner, step = self._window(image, region)
+        scale = torch.tensor([step, step, step, 1.0])
+        found = self.landmarker(pixels, ((region - corner) / scale).to(self.device), passes)
+        points = found.points.cpu() * step + corner[:3]
         return LandmarkResult(
-            points, result.presence.cpu(), result.blendshapes.cpu(), result.region.cpu() * scale + shift
+            points, found.presence.cpu(), found.blendshapes.cpu(), found.region.cpu() * scale + corner
         )
 
+    def _doubt(self, image: np.ndarray, points: Tensor) -> float:
+        """``Landmarker.doubt`` of one face, points (1, 478, 3) in photo pixels."""
+        pixels, corner, step = self._window(image, region_of(points))
+        return float(self.landmarker.doubt(pixels, ((points - corner[:3]) / step).to(self.device)))
+
+    def _nothing_found(self, image: np.ndarray, name: str) -> PhotoReport:
+        """The refusal of a photo without a face; looks whether turning it would show one."""
+        advice = "use a photo that shows one from the front, not too small"
+        for turns, words in ((1, "clockwise"), (3, "anticlockwise"), (2, "upside down")):
+            turned = np.ascontiguousarray(np.rot90(image, -turns))
+            for face in next(self.detector.search(Image.fromarray(turned), float("inf")), [])[:1]:
+                result = self._landmarks(turned, face.region())
+                upright = abs(verdicts.head_angles_deg(result.points[0])[2]) < 45
+                if upright and float(result.presence) >= verdicts.PRESENCE:
+                    advice = f"turn the photo {'by 90 degrees ' if turns != 2 else ''}{words}"
+                    return PhotoReport(name, False, f"{name}: no upright face was found; {advice}.")
+        return PhotoReport(name, False, f"{name}: no face was found; {advice}.")
+
     def _judge(
-        self, image: np.ndarray, name: str, result: LandmarkResult, others: list[float], index: int, size: int
-    ) -> PhotoResult:
+        self, image: np.ndarray, name: str, result: LandmarkResult, others: list[float], index: int, size: int,
+        film: bool = False,
+    ) -> PhotoResult:  # fmt: skip
         points, presence = result.points[0], float(result.presence)
         face_box = verdicts.as_box(points)
         width_px = face_box[2] - face_box[0]
         angles = verdicts.head_angles_deg(points)
         sharp, bright = verdicts.sharpness_and_brightness(image, face_box)
-        reason = verdicts.refusal(name, width_px, presence, angles, sharp)
+        doubt = 0.0 if film else self._doubt(image, result.points)
+        reason = verdicts.refusal(name, width_px, angles, sharp, doubt)
         box = head_crop_box(points)
         summary = PhotoReport(
             name, not reason, reason, (), 1 + len(others), index, face_box, (box.left, box.top, box.side), width_px,
-            presence, *angles, sharp, bright,
+            presence, *angles, sharp, bright, doubt,
         )  # fmt: skip
         if reason:
             return PhotoResult(summary, None, points)
@@ -144,7 +165,7 @@ class FrontEnd:
         crop, valid = crop[None].to(self.device), valid[None].to(self.device)
         landmarks = box.to_crop(points)[None].to(self.device)
         matte = self.matte(crop, valid, landmarks)
-        notes = verdicts.remarks(sharp, bright, others, width_px, clipped=1 - float(valid.mean()))
+        notes = verdicts.remarks(summary, others, clipped=1 - float(valid.mean()))
         views = Views(crop, matte, valid, landmarks, result.blendshapes.to(self.device))
         return PhotoResult(replace(summary, notes=tuple(notes)), views, points)
 
