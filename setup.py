@@ -1,4 +1,4 @@
-"""Adds to pyproject.toml the one step it cannot express: compiling the native rasteriser while the package is installed."""
+"""The one step pyproject.toml cannot express: compiling the native rasteriser while the package is installed."""
 
 import importlib.util
 import sys

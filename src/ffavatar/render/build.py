@@ -3,8 +3,8 @@
 Run by ``setup.py`` when the package is installed and by hand with ``python -m ffavatar.render.build``; importing the
 package never builds. Only the standard library is used, so that an isolated build needs neither torch nor ffavatar.
 
-Compiler: ``$CXX``, else the system's ``c++``, ``g++`` or ``clang++``, else PyPI's ``ziglang`` if it is importable. It must
-know GCC's vector extensions, which MSVC does not: on Windows use ``ziglang`` or clang.
+Compiler: ``$CXX``, else the system's ``c++``, ``g++`` or ``clang++``, else PyPI's ``ziglang`` if it is importable. It
+must know GCC's vector extensions, which MSVC does not: on Windows use ``ziglang`` or clang.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _run(command: list[str]) -> None:
 def build(target_folder: Path | str | None = None) -> Path:
     """Compile every ``native/*.cpp`` and put the library into ``target_folder`` (default: this package's folder).
 
-    Returns the library's path. The old library is replaced at the very end and in one step, so a failed build leaves it,
-    and processes that have it loaded keep theirs. Raises ``BuildError``.
+    Returns the library's path. The old library is replaced at the very end and in one step, so a failed build leaves
+    it, and processes that have it loaded keep theirs. Raises ``BuildError``.
     """
     compiler = find_compiler()
     target = Path(target_folder or Path(__file__).parent) / LIBRARY_NAME

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def rasterize(inputs: RasterInputs) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """See ``ffavatar.render.rasterize``. CUDA tensors; gsplat 1.5.
 
-    gsplat shares means, quaternions, scales and opacities between views. Where one is given per view, views are rendered
-    one by one.
+    gsplat shares means, quaternions, scales and opacities between views. Where one is given per view, views are
+    rendered one by one.
     """
     from gsplat import rasterization  # type: ignore[import-not-found]
 
@@ -29,8 +29,8 @@ def rasterize(inputs: RasterInputs) -> tuple[Tensor, Tensor, dict[str, Any]]:
         "rasterize_mode": "antialiased" if inputs.antialiased else "classic",
         "packed": False,
     }
-    shared = inputs.means.ndim == 2 and inputs.quats.ndim == 2 and inputs.scales.ndim == 2 and inputs.opacities.ndim == 1
-    if shared:
+    geometry = (inputs.means, inputs.quats, inputs.scales, inputs.opacities[..., None])
+    if all(attribute.ndim == 2 for attribute in geometry):
         colors, alphas, _ = rasterization(
             inputs.means, inputs.quats, inputs.scales, inputs.opacities, inputs.colors, inputs.viewmats, inputs.Ks,
             backgrounds=inputs.backgrounds, **options,

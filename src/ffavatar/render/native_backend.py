@@ -24,7 +24,8 @@ class _Arguments(ctypes.Structure):
     """``FfaArguments`` of native/rasterize.cpp."""
 
     _fields_ = (
-        [(n, ctypes.c_int32) for n in ("views", "count", "width", "height", "channels", "antialiased", "threads", "keep")]
+        [(n, ctypes.c_int32) for n in ("views", "count", "width", "height", "channels")]
+        + [(n, ctypes.c_int32) for n in ("antialiased", "threads", "keep")]
         + [(n, ctypes.c_float) for n in ("near_plane", "far_plane", "radius_clip", "eps2d")]
         + [(n, ctypes.c_void_p) for n in ATTRIBUTES]
         + [(f"{n}_stride", ctypes.c_int64) for n in ATTRIBUTES]
@@ -55,7 +56,7 @@ def instruction_set() -> str:
 
 
 def choose_instruction_set(name: str) -> bool:
-    """Use narrower kernels than the CPU has, for tests and benchmarks; "best" undoes it. False if not available here."""
+    """Use narrower kernels than the CPU has, for tests and benchmarks; "best" undoes it. False if there are none."""
     return bool(_library().ffa_choose_instruction_set(name.encode()))
 
 
@@ -79,8 +80,10 @@ def _check_status(status: int) -> None:
 
 
 def _arguments(inputs: RasterInputs, tensors: tuple[Tensor, ...], threads: int, keep: bool) -> _Arguments:
-    """Pointers into ``tensors`` (attributes, viewmats, Ks and perhaps backgrounds: contiguous float32), which the caller
-    must keep alive."""
+    """Pointers into ``tensors``, which the caller must keep alive.
+
+    They are the attributes, viewmats, Ks and perhaps backgrounds: contiguous float32.
+    """
     args = _Arguments()
     args.views, args.count, args.channels = len(inputs.viewmats), inputs.means.shape[-2], inputs.colors.shape[-1]
     args.width, args.height = inputs.width, inputs.height
@@ -103,9 +106,7 @@ class _Rasterize(torch.autograd.Function):
         args = _arguments(inputs, tensors, threads, keep)
         address = ctypes.c_void_p()
         library = _library()
-        _check_status(
-            library.ffa_rasterize_forward(args, colors.data_ptr(), alphas.data_ptr(), ctypes.byref(address))
-        )
+        _check_status(library.ffa_rasterize_forward(args, colors.data_ptr(), alphas.data_ptr(), ctypes.byref(address)))
         ctx.set_materialize_grads(False)
         if keep:
             ctx.state, ctx.inputs, ctx.threads = _State(address.value), inputs, threads

@@ -50,9 +50,7 @@ class RasterInputs:
         views = self.viewmats.shape[0]
         ranks = {"means": 3, "quats": 3, "scales": 3, "opacities": 2, "colors": 3}
         values = {name: getattr(self, name) for name in ranks}
-        return replace(
-            self, **{n: v if v.ndim == ranks[n] else v.expand(views, *v.shape) for n, v in values.items()}
-        )
+        return replace(self, **{n: v if v.ndim == ranks[n] else v.expand(views, *v.shape) for n, v in values.items()})
 
 
 def rasterize(
@@ -100,10 +98,10 @@ def rasterize(
         ``(colors (C, H, W, D), alphas (C, H, W, 1), meta)``. Colours are premultiplied sums plus what is left of the
         background; ``meta`` is a dict with the "backend" and what that backend reports.
 
-    Gradients reach means, quats, scales, opacities, colors and backgrounds; with "torch" also viewmats and Ks ("auto" then
-    chooses it on the CPU). A Gaussian with a mean, quaternion, scale or opacity that is not finite is not drawn and gets
-    zero gradient; colours that are not finite spread to the pixels they touch. The native backend computes in float32 and
-    returns float32; "torch" computes in the precision of ``means``.
+    Gradients reach means, quats, scales, opacities, colors and backgrounds; with "torch" also viewmats and Ks ("auto"
+    then chooses it on the CPU). A Gaussian with a mean, quaternion, scale or opacity that is not finite is not drawn
+    and gets zero gradient (gsplat does not promise this); colours that are not finite spread to the pixels they touch.
+    The native backend computes in float32 and returns float32; "torch" computes in the precision of ``means``.
 
     As gsplat: alpha is clamped to 0.999, contributions below 1/255 are skipped, a pixel stops before its transmittance
     would fall to 1e-4.
@@ -199,7 +197,7 @@ def _check(
     for name, tail in (tails | {"colors": (count, channels)}).items():
         if given[name].shape not in (tail, (views, *tail)):
             found = tuple(given[name].shape)
-            raise ValueError(f"{name} must have shape {tail} or {(views, *tail)}, not {found} (means gives N = {count})")
+            raise ValueError(f"{name} must have shape {tail} or {(views, *tail)} (N from means), not {found}")
     if channels < 1:
         raise ValueError("colors must have at least one channel")
     if backgrounds is not None:

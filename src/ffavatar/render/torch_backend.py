@@ -2,7 +2,8 @@
 
 Formulas: EWA splatting as in gsplat 1.5.3 (``_fully_fused_projection`` and ``_rasterize_to_pixels`` of its torch
 reference). Differentiable by autograd in every input. Memory stays bounded: the picture is done in square tiles, the
-Gaussians of a tile in runs of at most ``MAX_PAIRS`` (Gaussian, pixel) pairs, and the backward pass computes each tile again.
+Gaussians of a tile in runs of at most ``MAX_PAIRS`` (Gaussian, pixel) pairs, and the backward pass computes each tile
+again.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _composite(
     centers: Tensor, conics: Tensor, opacities: Tensor, colors: Tensor, pixels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Front to back over (M) splats at (P, 2) pixel centres -> premultiplied colours (P, D), transmittance (P,)."""
-    total = colors.new_zeros(len(pixels), colors.shape[-1])
+    total = pixels.new_zeros(len(pixels), 0) @ colors[:0]  # zeros that autograd knows, also where nothing is drawn
     transmittance = colors.new_ones(len(pixels))
     full = torch.zeros(len(pixels), dtype=torch.bool, device=colors.device)
     step = max(1, MAX_PAIRS // len(pixels))

@@ -86,6 +86,8 @@ static inline Projection project_lanes(const Scene& scene, int first, int end) {
     return p;
 }
 
+constexpr float LARGEST_FLOAT = 3.402823466e38f;
+
 static inline int ceil_to_int(float value) { return (int)__builtin_ceilf(value); }
 
 static void project(const Scene& scene, int begin, int end, Splat* splats, TileBox* boxes, std::uint32_t* keys) {
@@ -103,10 +105,10 @@ static void project(const Scene& scene, int begin, int end, Splat* splats, TileB
         const Vec radius_x = root(extent2 * p.xx), radius_y = root(extent2 * p.yy);
         const Vec a = 0.5f * LOG2_E * p.yy * inverse_det, c = 0.5f * LOG2_E * p.xx * inverse_det;
         const Vec b = -LOG2_E * p.xy * inverse_det;
-        const Vec finite = (x + y + p.z + a + b + c + opacity + radius_x + radius_y) * 0.0f;  // else NaN
+        const Vec sum = x + y + p.z + a + b + c + opacity + radius_x + radius_y;  // finite only if all of them are
         Mask drawn = both(ge(p.z, all(scene.near_plane)), ge(all(scene.far_plane), p.z));
         drawn = both(drawn, both(gt(p.det, Vec{}), ge(opacity, all(MIN_ALPHA))));
-        drawn = both(drawn, ge(finite, Vec{}));
+        drawn = both(drawn, both(ge(all(LARGEST_FLOAT), sum), ge(sum, all(-LARGEST_FLOAT))));
         const Vec kept = keep(drawn, all(1.0f));
 
         for (int i = 0; i < LANES && first + i < end; ++i) {
