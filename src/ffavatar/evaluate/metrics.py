@@ -1,0 +1,128 @@
+"""PSNR and SSIM of pictures, with the pixels outside the photo excluded; differentiable and batched.
+
+Pictures are channel last ``(B, H, W, C)``, sRGB in [0, 1]. A mask ``valid`` ``(B, H, W)`` holds 1 inside the photo and
+0 outside it; what the pictures hold outside it never changes a figure.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WINDOW = 11  # SSIM's Gaussian window (Wang et al. 2004)
+SIGMA = 1.5
+C1, C2 = 0.01**2, 0.03**2  # for a data range of 1
+RANGE_TOLERANCE = 1e-3  # rasterisers overshoot by rounding; anything more is a mistake of the caller
+CHEEK_RIGHT, CHEEK_LEFT = 234, 454  # the face-landmarker points at the widest part of the face
+
+
+def check_images(images: Tensor, name: str) -> None:
+    """Raise ``ValueError`` unless ``images`` is a finite floating (B, H, W, C) tensor in [0, 1]."""
+    if images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(f"{name} must be floating (B, H, W, C), not {images.dtype} {tuple(images.shape)}")
+    low, high = (float(bound) for bound in images.detach().aminmax())
+    if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # also false for NaN
+        raise ValueError(f"{name} must lie in [0, 1], not [{low:.4g}, {high:.4g}]; divide 8-bit pictures by 255")
+
+
+def check_pair(first: Tensor, second: Tensor, valid: Tensor | None) -> None:
+    """Raise ``ValueError`` unless both are pictures of one shape and ``valid``, if given, is a mask of that shape."""
+    check_images(first, "the first picture")
+    check_images(second, "the second picture")
+    if first.shape != second.shape:
+        raise ValueError(f"pictures of different shapes: {tuple(first.shape)} and {tuple(second.shape)}")
+    if valid is None:
+        return
+    if valid.shape != first.shape[:3]:
+        raise ValueError(f"the mask must be {tuple(first.shape[:3])}, not {tuple(valid.shape)}")
+    if not bool(((valid == 0) | (valid == 1)).all()):
+        raise ValueError("the mask must hold 0 and 1 only")
+    if not bool((valid != 0).flatten(1).any(1).all()):
+        raise ValueError("a mask without any valid pixel leaves nothing to compare")
+
+
+def psnr(first: Tensor, second: Tensor, valid: Tensor | None = None) -> Tensor:
+    """(B,) peak signal-to-noise ratio in dB over the valid pixels; infinite for equal pictures.
+
+    Raises ``ValueError`` for pictures outside [0, 1] or of different shapes.
+    """
+    check_pair(first, second, valid)
+    squared = (first - second).square().mean(-1)
+    if valid is None:
+        error = squared.mean((1, 2))
+    else:
+        weight = valid.to(squared)
+        error = torch.where(weight != 0, squared, 0).sum((1, 2)) / weight.sum((1, 2))
+    return -10 / math.log(10) * error.log()
+
+
+def _gaussian_window(like: Tensor) -> Tensor:
+    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
+    window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
+    return (window / window.sum()).to(like)
+
+
+def _blur(planes: Tensor) -> Tensor:
+    """Gaussian mean of every whole window. (B, H, W, P) -> (B, H - 10, W - 10, P).
+
+    Depthwise and channel last: ten times faster on CPUs than the planes one by one.
+    """
+    count = planes.shape[-1]
+    window = _gaussian_window(planes).expand(count, 1, WINDOW)
+    columns = F.conv2d(planes.permute(0, 3, 1, 2), window[..., None], groups=count)
+    return F.conv2d(columns, window[:, :, None], groups=count).permute(0, 2, 3, 1)
+
+
+def ssim_map(first: Tensor, second: Tensor) -> Tensor:
+    """(B, H - 10, W - 10, C) structural similarity of every window that lies wholly inside the picture.
+
+    Formula of Wang et al. 2004 with their constants; population (not sample) covariance. Unchecked, for training loops:
+    :func:`ssim` checks.
+    """
+    # Centred at mid-grey: covariance does not change, and float32 keeps it in bright flat areas.
+    a, b = first - 0.5, second - 0.5
+    means = _blur(torch.cat([a, b, a * a, b * b, a * b], -1))
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = means.split(first.shape[-1], -1)
+    variance_a, variance_b = mean_aa - mean_a.square(), mean_bb - mean_b.square()
+    covariance = mean_ab - mean_a * mean_b
+    mean_a, mean_b = mean_a + 0.5, mean_b + 0.5
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a.square() + mean_b.square() + C1)
+    structure = (2 * covariance + C2) / (variance_a + variance_b + C2)
+    return luminance * structure
+
+
+def ssim(first: Tensor, second: Tensor, valid: Tensor | None = None) -> Tensor:
+    """(B,) mean structural similarity, Gaussian window 11, sigma 1.5, each channel by itself.
+
+    Agrees with scikit-image's ``structural_similarity(gaussian_weights=True, use_sample_covariance=False,
+    data_range=1)``. With a mask only windows that lie wholly in valid pixels count, so a rectangular mask gives exactly
+    the figure of the pictures cut to that rectangle. Raises ``ValueError`` as :func:`psnr` does, and if no window fits.
+    """
+    check_pair(first, second, valid)
+    if min(first.shape[1:3]) < WINDOW:
+        raise ValueError(f"SSIM needs pictures of at least {WINDOW} x {WINDOW} px, not {tuple(first.shape[1:3])}")
+    if valid is None:
+        return ssim_map(first, second).mean((1, 2, 3))
+    inside = (valid != 0)[..., None]
+    similarity = ssim_map(torch.where(inside, first, 1.0), torch.where(inside, second, 1.0)).mean(-1)
+    whole = -F.max_pool2d(-valid.to(similarity)[:, None], WINDOW, 1)[:, 0]
+    count = whole.sum((1, 2))
+    if not bool((count > 0).all()):
+        raise ValueError(f"no {WINDOW} x {WINDOW} px window lies wholly inside the valid pixels")
+    return (similarity * whole).sum((1, 2)) / count
+
+
+def landmark_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """(B,) mean distance of predicted and detected landmarks in percent of the face width.
+
+    ``predicted`` (B, 478, 2) and ``target`` (B, 478, 3) are in crop units. The width is the distance of the cheek
+    points in all three coordinates, so that a turned head does not get a smaller ruler.
+    """
+    if predicted.shape[:2] != target.shape[:2] or target.shape[-1] != 3:
+        raise ValueError(f"landmarks of shapes {tuple(predicted.shape)} and {tuple(target.shape)} do not match")
+    width = (target[:, CHEEK_LEFT] - target[:, CHEEK_RIGHT]).norm(dim=-1)
+    distance = (predicted[..., :2] - target[..., :2]).norm(dim=-1).mean(1)
+    return 100 * distance / width

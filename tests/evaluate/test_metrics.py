@@ -1,0 +1,137 @@
+"""PSNR and SSIM against scikit-image, masks against cut pictures, and their gradients."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from ffavatar.evaluate.metrics import landmark_error, psnr, ssim
+
+
+def pictures(seed: int, height: int = 70, width: int = 90, noise: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
+    """A smooth random picture with flat white parts, as matted crops have, and a noisy copy of it."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 10
+    base = 0.5 + 0.5 * np.sin(x[..., None] * random.uniform(0.5, 2, 3) + y[..., None] * random.uniform(0.5, 2, 3))
+    base[:, : width // 3] = 1
+    other = np.clip(base + noise * random.standard_normal(base.shape), 0, 1)
+    other[: height // 3, : width // 3] = 1
+    return torch.tensor(base[None], dtype=torch.float32), torch.tensor(other[None], dtype=torch.float32)
+
+
+def reference_ssim(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float(
+        structural_similarity(
+            first[0].double().numpy(),
+            second[0].double().numpy(),
+            channel_axis=-1,
+            data_range=1,
+            gaussian_weights=True,
+            use_sample_covariance=False,
+            sigma=1.5,
+        )
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("noise", [0.001, 0.05, 0.5])
+def test_agree_with_scikit_image(seed: int, noise: float) -> None:
+    first, second = pictures(seed, noise=noise)
+    assert float(ssim(first, second)) == pytest.approx(reference_ssim(first, second), abs=1e-5)
+    expected = peak_signal_noise_ratio(first[0].numpy(), second[0].numpy(), data_range=1)
+    assert float(psnr(first, second)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_bright_flat_pictures_keep_their_precision() -> None:
+    first = torch.full((1, 40, 40, 3), 0.98)
+    second = first + 1e-4 * torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
+    assert float(ssim(first, second)) == pytest.approx(reference_ssim(first, second), abs=5e-5)
+
+
+def test_a_rectangular_mask_equals_the_cut_pictures() -> None:
+    first, second = pictures(5)
+    valid = torch.zeros(1, 70, 90)
+    valid[:, 9:60, 20:81] = 1
+    cut = [picture[:, 9:60, 20:81] for picture in (first, second)]
+    assert float(psnr(first, second, valid)) == pytest.approx(float(psnr(*cut)), abs=1e-4)
+    assert float(ssim(first, second, valid)) == pytest.approx(reference_ssim(*cut), abs=1e-5)
+
+
+def test_masked_pixels_never_matter() -> None:
+    first, second = pictures(6)
+    valid = torch.ones(1, 70, 90)
+    valid[:, :, 70:] = 0
+    changed = second.clone()
+    changed[:, :, 70:] = 0.3
+    assert torch.equal(psnr(first, second, valid), psnr(first, changed, valid))
+    assert torch.equal(ssim(first, second, valid), ssim(first, changed, valid))
+    assert not torch.equal(psnr(first, second), psnr(first, changed))
+
+
+def test_batch_equals_single_and_equal_pictures_are_perfect() -> None:
+    pairs = [pictures(seed) for seed in range(3)]
+    first, second = (torch.cat(side) for side in zip(*pairs))
+    valid = torch.ones(3, 70, 90)
+    valid[1, :20] = 0
+    for metric in (psnr, ssim):
+        single = torch.cat([metric(a, b, v[None]) for (a, b), v in zip(pairs, valid)])
+        torch.testing.assert_close(metric(first, second, valid), single, atol=1e-5, rtol=1e-5)
+    assert torch.isinf(psnr(first, first)).all()
+    torch.testing.assert_close(ssim(first, first), torch.ones(3))
+
+
+def test_gradients_are_those_of_float64_differences() -> None:
+    first, second = (picture[:, 20:36, 25:40, :2].double() for picture in pictures(7, noise=0.3))
+    first = first.clamp(0.05, 0.95).requires_grad_(True)
+    valid = torch.ones(1, 16, 15, dtype=torch.float64)
+    valid[:, :2] = 0
+    assert torch.autograd.gradcheck(lambda x: psnr(x, second, valid), (first,))
+    assert torch.autograd.gradcheck(lambda x: ssim(x, second, valid), (first,))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x * 255, "divide 8-bit"),
+        (lambda x: x - 0.5, "must lie in"),
+        (lambda x: x * math.nan, "must lie in"),
+        (lambda x: x[0], "must be floating"),
+        (lambda x: (x * 255).to(torch.uint8), "must be floating"),
+        (lambda x: x[:, 1:], "different shapes"),
+    ],
+)
+def test_wrong_pictures_are_refused(change, message: str) -> None:
+    first, second = pictures(8)
+    for metric in (psnr, ssim):
+        with pytest.raises(ValueError, match=message):
+            metric(first, change(second))
+
+
+def test_wrong_masks_are_refused() -> None:
+    first, second = pictures(9)
+    for mask, message in (
+        (torch.zeros(1, 70, 90), "without any valid pixel"),
+        (torch.full((1, 70, 90), 0.5), "0 and 1 only"),
+        (torch.ones(1, 70), "the mask must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            psnr(first, second, mask)
+    thin = torch.zeros(1, 70, 90)
+    thin[:, :5] = 1
+    with pytest.raises(ValueError, match="no 11 x 11 px window"):
+        ssim(first, second, thin)
+
+
+def test_landmark_error_is_a_percentage_of_the_width_in_space() -> None:
+    target = torch.rand(2, 478, 3, generator=torch.Generator().manual_seed(1))
+    target[:, 234] = torch.tensor([0.3, 0.5, 0.0])
+    target[0, 454] = torch.tensor([0.7, 0.5, 0.0])
+    target[1, 454] = torch.tensor([0.54, 0.5, 0.32])  # the same face turned: still 0.4 wide
+    moved = target[..., :2] + torch.tensor([0.003, 0.004])
+    torch.testing.assert_close(landmark_error(moved, target), torch.full((2,), 1.25))
+    with pytest.raises(ValueError, match="do not match"):
+        landmark_error(moved[:, :-1], target)
