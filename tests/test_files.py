@@ -41,6 +41,7 @@ def test_ordinary_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     with atomic_path(tmp_path / "out.txt") as temporary:
         temporary.write_text("x")
+        temporary.chmod(0o600)  # as safetensors does
     assert (tmp_path / "out.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 

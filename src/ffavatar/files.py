@@ -68,6 +68,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _ordinary_mode(unused: Path) -> int:
+    """The permissions that a new file gets here, found by making one."""
+    unused.touch(exist_ok=False)
+    mode = unused.stat().st_mode & 0o777
+    unused.unlink()
+    return mode
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Gives a temporary name in the folder of ``path``, with its suffix; renames it to ``path`` when the block
@@ -79,8 +87,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     place = check_output_file(path)
     # The stem is cut so that a name at the file system's limit still leaves room for the token.
     temporary = place.with_name(f".{place.stem[:100]}.{secrets.token_hex(4)}.part{place.suffix}")
+    mode = _ordinary_mode(temporary)
     try:
         yield temporary
+        temporary.chmod(mode)  # some libraries write files that only their owner may read
         _sync(temporary)
         os.replace(temporary, place)
         _sync(place.parent)

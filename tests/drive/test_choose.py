@@ -1,0 +1,96 @@
+"""Choosing views: spread and sharpness, strangers refused, reasons told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_films import make_film
+from PIL import Image
+
+from ffavatar.drive.choose import choose_views
+from ffavatar.errors import InputError
+from ffavatar.photo import PhotoReport, PhotoResult
+from ffavatar.types import Views
+
+
+@dataclass
+class CodedFrontEnd:
+    """Reads a made picture's first pixel: red - 100 is the yaw in degrees, green the sharpness (0: refused)."""
+
+    looked: int = 0
+
+    def analyse(self, image: np.ndarray, name: str, face: object, size: int) -> PhotoResult:
+        self.looked += 1
+        red, green, blue = (int(v) for v in image[2, 2])
+        if green == 0:
+            return PhotoResult(PhotoReport(name, False, f"{name}: the face is blurred; use a sharper photo."), None)
+        picture = torch.full((1, 4, 4, 3), blue / 255)
+        views = Views(picture, picture[..., 0], picture[..., 0], torch.zeros(1, 478, 3), torch.zeros(1, 52))
+        report = PhotoReport(name, True, "", faces=1, yaw_deg=red - 100.0, sharpness=float(green))
+        return PhotoResult(report, views)
+
+
+def photo(path: Path, yaw: int, sharp: int, person: int = 0) -> Path:
+    Image.new("RGB", (6, 6), (100 + yaw, sharp, person)).save(path)
+    return path
+
+
+def kept(choice) -> list[str]:
+    return [Path(c.name).name for c, taken in choice.rows if taken]
+
+
+def test_few_photos_are_all_taken_but_for_bad_ones(tmp_path: Path) -> None:
+    paths = [photo(tmp_path / "a.png", 0, 100), photo(tmp_path / "b.png", 3, 0), photo(tmp_path / "c.png", 5, 90)]
+    (tmp_path / "d.png").write_text("no picture")
+    choice = choose_views([*paths, tmp_path / "d.png"], CodedFrontEnd())
+    assert kept(choice) == ["a.png", "c.png"] and len(choice.views) == 2
+    reasons = {Path(c.name).name: c.reason for c, _ in choice.rows}
+    assert "blurred" in reasons["b.png"] and "d.png" in reasons["d.png"]
+    assert not choice.identity_checked
+
+
+def test_many_photos_are_spread_in_yaw_and_sharp(tmp_path: Path) -> None:
+    for index, yaw in enumerate((-42, -40, -38, -2, 0, 2, 38, 40, 42)):
+        photo(tmp_path / f"{index}.png", yaw, 200 if yaw in (-40, 0, 40) else 60)
+    choice = choose_views([tmp_path], CodedFrontEnd(), most=3)
+    assert kept(choice) == ["1.png", "4.png", "7.png"]
+    assert all("sharper or farther apart" in c.reason for c, taken in choice.rows if not taken)
+
+
+def test_strangers_are_refused(tmp_path: Path) -> None:
+    paths = [photo(tmp_path / f"{i}.png", 0, 100, person) for i, person in enumerate((10, 10, 250, 10))]
+
+    def embed(views: Views) -> torch.Tensor:
+        stranger = (views.images[:, 0, 0, 0] > 0.5).float()
+        return torch.stack([1 - stranger, stranger], -1)
+
+    choice = choose_views(paths, CodedFrontEnd(), embed=embed)
+    assert kept(choice) == ["0.png", "1.png", "3.png"] and choice.identity_checked
+    assert "another person" in choice.rows[2][0].reason
+
+
+def test_video_is_sampled(tmp_path: Path) -> None:
+    eyes = CodedFrontEnd()
+    choice = choose_views([make_film(tmp_path / "v.mp4", frames=120)], eyes, most=4)
+    assert 40 <= eyes.looked <= 48 and len(choice.views) == 4
+    assert [c.name for c, _ in choice.rows][:2] == ["frame 0", "frame 3"]
+
+
+def test_nothing_usable(tmp_path: Path) -> None:
+    bad = [photo(tmp_path / "a.png", 0, 0), photo(tmp_path / "b.png", 0, 0)]
+    with pytest.raises(InputError, match=r"None of the 2 photos can be used; the first: .*a\.png"):
+        choose_views(bad, CodedFrontEnd())
+    with pytest.raises(InputError, match=r"a\.png: the face is blurred"):
+        choose_views(bad[:1], CodedFrontEnd())
+    with pytest.raises(InputError, match="No photo was given"):
+        choose_views([], CodedFrontEnd())
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="holds no photos"):
+        choose_views([tmp_path / "none"], CodedFrontEnd())
+    video = make_film(tmp_path / "v.mp4")
+    with pytest.raises(InputError, match="is a video; give it alone"):
+        choose_views([video, bad[0]], CodedFrontEnd())

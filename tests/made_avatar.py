@@ -1,0 +1,52 @@
+"""A small avatar and a stand-in for the model, so that the command line is tested without weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
+
+import torch
+
+from ffavatar.animate import Rig
+from ffavatar.avatar import Avatar
+from ffavatar.head import HeadModel, load_head
+from ffavatar.types import CanonicalGaussians, HeadParams, Views
+
+
+@lru_cache(maxsize=1)
+def small_avatar() -> Avatar:
+    """The average head in colours of its coordinates, about 5K Gaussians."""
+    head = load_head()
+    rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(0))
+    points = rig.points()
+    count = len(points)
+    low, high = points.amin(0), points.amax(0)
+    canonical = CanonicalGaussians(
+        offsets=torch.zeros(count, 3),
+        quats=torch.tensor([1.0, 0, 0, 0]).expand(count, 4).clone(),
+        scales=torch.full((count, 3), 0.004),
+        opacities=torch.full((count,), 0.95),
+        colors=(points - low) / (high - low),
+    )
+    return Avatar(rig, canonical, torch.zeros(head.identity_size), {"made from": "the average head"})
+
+
+@dataclass
+class StandInModel:
+    """Reads the yaw from the landmarks and nothing else; has what films need of a model."""
+
+    head: HeadModel
+
+    def estimator(self, views: Views, identity: torch.Tensor | None = None) -> SimpleNamespace:
+        across = views.landmarks[:, 263] - views.landmarks[:, 33]
+        yaw = torch.atan2(across[:, 2], across[:, 0])
+        params = HeadParams.neutral(len(views), len(self.head.expression_names), distance_m=1.15)
+        root = torch.stack([torch.zeros_like(yaw), yaw, torch.zeros_like(yaw)], -1)
+        params = HeadParams(
+            root, params.translation, params.neck, params.jaw, params.eye_left, params.eye_right, params.expression
+        )
+        return SimpleNamespace(params=params, identity=torch.zeros(self.head.identity_size))
+
+    def parameters(self):
+        yield torch.zeros(1)
