@@ -14,6 +14,10 @@ from ffavatar.head.flame import read_flame
 from ffavatar.head.model import HeadArrays, HeadModel
 
 DATA = Path(__file__).parent / "data"
+PLAIN = (
+    *("v_template", "faces", "shapedirs", "expdirs", "posedirs", "J_regressor", "lbs_weights", "uvs", "faces_uv"),
+    *("landmark_faces", "landmark_barycentric", "landmark_weights", "mh_vertex", "mirror"),
+)
 DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
@@ -22,7 +26,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the path of a head model (.npz or FLAME .pkl).")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (*DAMAGE, AttributeError, TypeError) as error:
         raise InputError(f"{path} cannot be read as an npz ({error}); get the file again.") from error
@@ -40,13 +44,7 @@ def _own_arrays(data: dict[str, np.ndarray], source: str) -> HeadArrays:
             licence=str(data["licence"]),
             joints_follow_expression=False,
             arkit_pose=dict(zip((str(n) for n in data["arkit_pose_names"]), data["arkit_pose"], strict=True)),
-            **{
-                key: data[key]
-                for key in (
-                    "v_template", "faces", "shapedirs", "expdirs", "posedirs", "J_regressor", "lbs_weights", "uvs", "faces_uv",
-                    "landmark_faces", "landmark_barycentric", "landmark_weights", "mh_vertex", "mirror",
-                )
-            },  # fmt: skip
+            **{key: data[key] for key in PLAIN},
         )
     except (KeyError, ValueError) as error:
         raise InputError(f"{source} lacks parts of a head model ({error}); get the file again.") from error

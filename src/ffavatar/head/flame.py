@@ -1,9 +1,10 @@
 """Reads a user's FLAME file into our arrays; FLAME itself is neither shipped nor fetched.
 
-FLAME 2020 (``generic_model.pkl``, ``male_model.pkl``, ``female_model.pkl``), FLAME 2023 with jaw (``flame2023.pkl``) and
-without (``flame2023_no_jaw.pkl``), and FLAME 2023 Open (``flame2023_Open.pkl``) share 5,023 vertices, 9,976 faces, 300
-identity and 100 expression components and five joints; their bases differ, so coefficients must not cross editions. Pickles
-are read by an unpickler that knows numpy arrays, scipy's csc matrices and chumpy's plain arrays, and refuses all else.
+FLAME 2020 (``generic_model.pkl``, ``male_model.pkl``, ``female_model.pkl``), FLAME 2023 with jaw (``flame2023.pkl``)
+and without (``flame2023_no_jaw.pkl``), and FLAME 2023 Open (``flame2023_Open.pkl``) share 5,023 vertices, 9,976 faces,
+300 identity and 100 expression components and five joints; their bases differ, so coefficients must not cross editions.
+Pickles are read by an unpickler that knows numpy arrays, scipy's csc matrices and chumpy's plain arrays, and refuses
+all else.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ KNOWN_SHA256 = {
     "8fb1af0db1abb51053ead8fd1f2624a63d01c9602f4a4fb4ea23bd2c82017fa0": "flame2023",
     "e75a0990728ba038c7da2a420ae4396f7ddd7781366c13026066c5b24f127623": "flame2023_open",
 }
+NAMES_2020 = ("generic_model", "male_model", "female_model", "flame_neutral", "flame_male", "flame_female")
 REQUIRED = ("v_template", "f", "shapedirs", "J_regressor", "kintree_table", "weights")
 
 
@@ -49,7 +51,7 @@ class _Csc:
         self.state = state if isinstance(state, dict) else {}
 
     def dense(self) -> np.ndarray:
-        shape = self.state.get("_shape", self.state.get("shape"))
+        shape = self.state["_shape"] if "_shape" in self.state else self.state["shape"]
         data, rows, starts = (np.asarray(self.state[k]) for k in ("data", "indices", "indptr"))
         out = np.zeros(tuple(int(n) for n in shape))
         columns = np.repeat(np.arange(out.shape[1]), np.diff(starts))
@@ -62,6 +64,13 @@ def _empty_array(kind: type, shape: tuple, dtype: Any) -> np.ndarray:
     if kind is not np.ndarray or shape != (0,):
         raise pickle.UnpicklingError("an array of an unusual kind")
     return np.ndarray.__new__(np.ndarray, (0,), dtype)
+
+
+def _from_buffer(buffer: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+    """numpy's own constructor of protocol 5."""
+    if dtype.kind not in "biuf":
+        raise pickle.UnpicklingError("an array of an unusual kind")
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
 
 
 def _new_stub(kind: type, base: type, state: Any) -> object:
@@ -94,6 +103,8 @@ class _FlameUnpickler(pickle.Unpickler):
                 return _empty_array
             if name == "scalar":
                 return _number
+        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
+            return _from_buffer
         if module == "numpy" and name == "ndarray":
             return np.ndarray
         if module == "numpy" and name == "dtype":
@@ -121,7 +132,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle can fail in any way; none of it may pass as a traceback
         raise InputError(f"{path} is not a FLAME pickle ({error}); download it again from the FLAME site.") from error
     if not isinstance(data, dict):
-        raise InputError(f"{path} does not hold a dictionary as FLAME's files do; download it again from the FLAME site.")
+        raise InputError(f"{path} does not hold a dictionary as FLAME's files do; give an original FLAME file.")
     return {str(k): v for k, v in data.items()} | {"__sha256__": hashlib.sha256(content).hexdigest()}
 
 
@@ -156,7 +167,7 @@ def detect_edition(data: dict[str, Any], path: Path) -> str:
         return "flame2023_open"
     if "2023" in name:
         return "flame2023_no_jaw" if "no_jaw" in name or "nojaw" in name else "flame2023"
-    if "2020" in name or name in ("generic_model", "male_model", "female_model", "flame_neutral", "flame_male", "flame_female"):
+    if "2020" in name or name in NAMES_2020:
         return "flame2020"
     return "flame_unknown"
 
@@ -182,7 +193,7 @@ def read_flame(path: str | Path, edition: str | None = None, data: dict[str, Any
     expected = {"v_template": (VERTICES, 3), "f": (FACES, 3), "shapedirs": (VERTICES, 3, IDENTITY + EXPRESSION)}
     for key, array in (("v_template", template), ("f", faces), ("shapedirs", directions)):
         if array.shape != expected[key]:
-            raise InputError(f"{path}: {key} has shape {array.shape}, FLAME's is {expected[key]}; use an original file.")
+            raise InputError(f"{path}: {key} has shape {array.shape}, not {expected[key]}; use an original FLAME file.")
     tree = _array(data, "kintree_table", path).astype(np.int64)
     if tree.shape != (2, 5) or tuple(tree[0, 1:]) != PARENTS[1:]:
         raise InputError(f"{path}: the joints are not FLAME's global, neck, jaw and eyes; use an original file.")

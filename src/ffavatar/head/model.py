@@ -1,7 +1,7 @@
 """The head model, FLAME's formulas (Li et al. 2017): template + blendshapes + pose correctives, then skinning.
 
-Axes and units are FLAME's: metres, +x the person's left, +y up, +z out of the face. Five joints: global (the torso), neck,
-jaw, eye_left, eye_right. ``V`` vertices, ``I`` identity and ``E`` expression coefficients.
+Axes and units are FLAME's: metres, +x the person's left, +y up, +z out of the face. Five joints: global (the torso),
+neck, jaw, eye_left, eye_right. ``V`` vertices, ``I`` identity and ``E`` expression coefficients.
 """
 
 from __future__ import annotations
@@ -113,6 +113,9 @@ class HeadModel(nn.Module):
     landmark_weights: Tensor
     mh_vertex: Tensor
     mirror: Tensor
+    _regions: Tensor
+    _deform: Tensor
+    _shape: Tensor
     parents = PARENTS
 
     def __init__(self, arrays: HeadArrays) -> None:
@@ -135,9 +138,11 @@ class HeadModel(nn.Module):
         store("mirror", nowhere if a.mirror is None else a.mirror, np.int64)
         store("_regions", np.stack(list(a.regions.values())), np.bool_)
         # One row per coefficient, so that a frame is one pass over memory: expression and correctives together.
-        flat = [np.moveaxis(np.asarray(d, np.float32), -1, 0).reshape(d.shape[-1], a.v_template.size) for d in (a.expdirs, a.posedirs)]
-        store("_deform", np.concatenate(flat), np.float32)
-        store("_shape", np.moveaxis(np.asarray(a.shapedirs, np.float32), -1, 0).reshape(a.shapedirs.shape[-1], a.v_template.size), np.float32)
+        def rows(basis: np.ndarray) -> np.ndarray:
+            return np.moveaxis(np.asarray(basis, np.float32), -1, 0).reshape(basis.shape[-1], a.v_template.size)
+
+        store("_deform", np.concatenate([rows(a.expdirs), rows(a.posedirs)]), np.float32)
+        store("_shape", rows(a.shapedirs), np.float32)
         moved = np.einsum("jv,vce->jce", a.J_regressor, np.asarray(a.expdirs, np.float32))
         store("joint_expdirs", moved if a.joints_follow_expression else np.zeros_like(moved), np.float32)
         self._surfaces: dict[tuple[int, torch.device], Surface] = {}
@@ -213,9 +218,9 @@ class HeadModel(nn.Module):
         return PosedHead(posed, nn.functional.normalize(blended[..., 12:], dim=-1))
 
     def landmarks(self, vertices: Tensor) -> Tensor:
-        """The face-landmarker's points on a head: (B, V, 3) -> (B, 478, 3). Raises InputError where they are unknown."""
+        """The face-landmarker's points on a head: (B, V, 3) -> (B, 478, 3). Raises InputError if they are unknown."""
         if not len(self.landmark_faces):
-            raise InputError(f"the head {self.edition} has no landmark correspondence; use the embedded head for fitting.")
+            raise InputError(f"the head {self.edition} has no landmark correspondence; use the embedded head.")
         corners = self.faces[self.landmark_faces]
         points = vertices[:, corners.flatten()].unflatten(1, (-1, 3))
         return (points * self.landmark_barycentric[..., None]).sum(-2)
