@@ -31,8 +31,8 @@ Array = NDArray[Any]
 GAMMA = 2.2
 NEAR_M = 0.01
 SHADOW_BIAS_M = 0.003
-_MATERIAL_COLUMNS = 8  # tint r, g, b, specular, gloss, wrap, environment, cutout: `Material` of native/mesh.cpp
-_CUTOUT_THRESHOLDS = np.array([0.2, 0.6, 0.8, 0.4], np.float32)
+_MATERIAL_COLUMNS = 9  # tint r, g, b, specular, gloss, wrap, environment, cutout, softness: as in native/mesh.cpp
+_CUTOUT_THRESHOLDS = np.array([-0.3, 0.1, 0.3, -0.1], np.float32)
 _WRAP = np.array([1.2, 0.5, 0.3], np.float32)
 
 
@@ -46,7 +46,8 @@ class Material:
     gloss: float = 12.0  # Blinn exponent
     wrap: float = 0.0  # 0: hard terminator, 0.4: skin
     environment: float = 0.0  # weight of the Fresnel reflection of the ambient light
-    cutout: float = 0.0  # > 0: texture alpha below this times the sample's threshold is a hole
+    cutout: float = 0.0  # > 0: texture alpha below this is a hole
+    softness: float = 0.0  # spreads the threshold over the four samples of a pixel, by -0.3 to 0.3 times this
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ def _pointer(array: Array | None) -> ctypes.c_void_p:
 def _tables(materials: tuple[Material, ...]) -> tuple[Array, Array, Array, list[Array]]:
     """Material table, texture addresses and sizes; the list keeps the textures alive during the call."""
     table = np.array(
-        [[*m.tint, m.specular, m.gloss, m.wrap, m.environment, m.cutout] for m in materials], np.float32
+        [[*m.tint, m.specular, m.gloss, m.wrap, m.environment, m.cutout, m.softness] for m in materials], np.float32
     ).reshape(len(materials), _MATERIAL_COLUMNS)
     keep = []
     pointers, sizes = np.zeros(len(materials), np.uint64), np.zeros((len(materials), 2), np.int32)
@@ -315,7 +316,7 @@ def _rasterize_numpy(
         if material.cutout > 0 and material.texture is not None:
             mine = np.flatnonzero(kinds[t] == m)
             alpha = _sample(material.texture, np.einsum("nk,nkc->nc", b[mine], uvs[t[mine]]))[:, 3] / 255
-            limit = _CUTOUT_THRESHOLDS[((py[mine] & 1) * 2 + (px[mine] & 1)) ^ (m & 3)] * material.cutout
+            limit = material.cutout + _CUTOUT_THRESHOLDS[((py[mine] & 1) * 2 + (px[mine] & 1)) ^ (m & 3)] * material.softness
             keep[mine] = alpha >= limit
     t, px, py, b, depth = t[keep], px[keep], py[keep], b[keep], depth[keep]
     at = py * width + px

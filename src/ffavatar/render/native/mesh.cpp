@@ -16,9 +16,9 @@ namespace {
 // One row of the material table of render/mesh.py (`_MATERIAL_COLUMNS`).
 struct Material {
   float tint[3];
-  float specular, gloss, wrap, environment, cutout;
+  float specular, gloss, wrap, environment, cutout, softness;
 };
-static_assert(sizeof(Material) == 8 * sizeof(float), "the material table has eight float columns");
+static_assert(sizeof(Material) == 9 * sizeof(float), "the material table has nine float columns");
 
 struct Texture {
   const uint8_t* rgba = nullptr;  // (height, width, 4), row 0 is v = 1
@@ -72,6 +72,11 @@ void in_bands(int rows, int threads, const Body& body) {
 
 inline float dot(const float* a, const float* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
+inline float fifth_power(float x) {
+    const float square = x * x;
+    return square * square * x;
+}
+
 inline void normalise(float* a) {
   const float n = std::sqrt(std::max(dot(a, a), 1e-20f));
   for (int k = 0; k < 3; ++k) a[k] /= n;
@@ -88,8 +93,8 @@ inline void sh_evaluate(const float* sh, const float* n, float* out) {
   }
 }
 
-// Cut-out thresholds of the 2x2 samples of a pixel: a half-transparent hair covers half of the samples.
-const float kThreshold[4] = {0.2f, 0.6f, 0.8f, 0.4f};
+// Offsets of the cut-out threshold at the 2x2 samples of a pixel: a half-transparent hair covers half of the samples.
+const float kThreshold[4] = {-0.3f, 0.1f, 0.3f, -0.1f};
 
 // Fraction of a 3x3 neighbourhood of the shadow map that lies nearer to the light than the point.
 inline float shadowed(const float* map, int size, const float* matrix, const float* p) {
@@ -178,7 +183,7 @@ FFA_EXPORT void ffa_mesh_rasterize(const float* corners, int64_t face_count, int
           if (cutout) {
             const float* uv = uvs + f * 6;
             const Bilinear sample(texture, b0 * uv[0] + b1 * uv[2] + b2 * uv[4], b0 * uv[1] + b1 * uv[3] + b2 * uv[5]);
-            const float limit = kThreshold[((row & 1) * 2 + (col & 1)) ^ (m & 3)] * material_table[m].cutout;
+            const float limit = material_table[m].cutout + kThreshold[((row & 1) * 2 + (col & 1)) ^ (m & 3)] * material_table[m].softness;
             if (sample.channel(3) * (1 / 255.0f) < limit) continue;
           }
           face_out[at] = static_cast<int32_t>(f);
@@ -239,7 +244,7 @@ FFA_EXPORT void ffa_mesh_shade(int32_t width, int32_t height, const int32_t* fac
       float irradiance[3], color[3];
       sh_evaluate(sh, n, irradiance);
       const float facing = std::max(dot(n, view), 0.0f);
-      const float fresnel = 0.04f + 0.96f * std::pow(1 - facing, 5.0f);
+      const float fresnel = 0.04f + 0.96f * fifth_power(1 - facing);
       const float reflected[3] = {2 * facing * n[0] - view[0], 2 * facing * n[1] - view[1], 2 * facing * n[2] - view[2]};
       float mirror[3];
       sh_evaluate(sh, reflected, mirror);
@@ -254,11 +259,14 @@ FFA_EXPORT void ffa_mesh_shade(int32_t width, int32_t height, const int32_t* fac
           const float q[3] = {p[0] + n[0] * 0.003f, p[1] + n[1] * 0.003f, p[2] + n[2] * 0.003f};
           lit = 1 - shadowed(shadow_maps + static_cast<int64_t>(l) * shadow_size * shadow_size, shadow_size, shadow_matrices + 12 * l, q);
         }
-        float half[3] = {toward[0] + view[0], toward[1] + view[1], toward[2] + view[2]};
-        normalise(half);
-        const float rim = 0.04f + 0.96f * std::pow(std::max(1 - dot(half, view), 0.0f), 5.0f);
-        const float highlight = lit * material.specular * std::pow(std::max(dot(n, half), 1e-4f), material.gloss) *
-                                std::max(incident, 0.0f) * (material.gloss + 8) / 25 * (0.3f + rim);
+        float highlight = 0;
+        if (incident > 0 && material.specular > 0) {
+          float half[3] = {toward[0] + view[0], toward[1] + view[1], toward[2] + view[2]};
+          normalise(half);
+          const float rim = 0.04f + 0.96f * fifth_power(std::max(1 - dot(half, view), 0.0f));
+          highlight = lit * material.specular * std::pow(std::max(dot(n, half), 1e-4f), material.gloss) * incident *
+                      (material.gloss + 8) / 25 * (0.3f + rim);
+        }
         for (int c = 0; c < 3; ++c) {
           const float wrap = material.wrap * kWrap[c];
           const float diffuse = std::min(std::max((incident + wrap) / (1 + wrap), 0.0f), 1.0f);

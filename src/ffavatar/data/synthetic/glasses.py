@@ -1,0 +1,94 @@
+"""Procedural spectacles: two rims, a bridge and temples, as tubes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ffavatar.data.synthetic.body import Body, Neutral
+from ffavatar.data.synthetic.painting import ear_mask
+from ffavatar.render.mesh import Array
+
+
+@dataclass(frozen=True)
+class Glasses:
+    vertices: Array  # (P, 3) in the neutral head of an identity
+    faces: Array  # (F, 3) int32
+
+
+def _tube(path: Array, radius: float, closed: bool, sides: int = 6) -> tuple[Array, Array]:
+    """A tube of ``sides`` faces along a path (n, 3)."""
+    tangent = np.roll(path, -1, 0) - np.roll(path, 1, 0)
+    if not closed:
+        tangent[0], tangent[-1] = path[1] - path[0], path[-1] - path[-2]
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    up = np.where(np.abs(tangent[:, 1:2]) < 0.9, [[0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]])
+    side = np.cross(tangent, up)
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    other = np.cross(side, tangent)
+    angle = np.arange(sides) / sides * 2 * np.pi
+    ring = np.cos(angle)[None, :, None] * side[:, None] + np.sin(angle)[None, :, None] * other[:, None]
+    vertices = (path[:, None] + radius * ring).reshape(-1, 3)
+    faces = []
+    for i in range(len(path) if closed else len(path) - 1):
+        a, b = i * sides, (i + 1) % len(path) * sides
+        for k in range(sides):
+            n = (k + 1) % sides
+            faces += [(a + k, b + k, b + n), (a + k, b + n, a + n)]
+    return vertices, np.array(faces, np.int32)
+
+
+def make_glasses(body: Body, neutral: Neutral, rng: np.random.Generator) -> Glasses:
+    """Spectacles that rest in front of this identity's eyes and reach its ears."""
+    skin = neutral.vertices[np.flatnonzero(body.regions["skin"])]
+    cheek = neutral.vertices[np.flatnonzero(body.regions["skin"] & (ear_mask(body.template) < 0.5))]
+    left, right = neutral.joints[3], neutral.joints[4]
+    middle = (left + right) / 2
+    half = abs(left[0] - right[0]) / 2
+    width, height = half * rng.uniform(0.72, 0.84), half * rng.uniform(0.5, 0.74)
+    power, thick = rng.choice([2.0, 2.6, 4.0]), rng.uniform(0.0009, 0.0022)
+    drop = rng.uniform(0.002, 0.006)
+    near = skin[(np.abs(skin[:, 0]) < half * 1.7) & (np.abs(skin[:, 1] - middle[1]) < 0.028)]
+    angle = np.arange(28) / 28 * 2 * np.pi
+    pieces = []
+    for eye in (left, right):
+        c, s = np.cos(angle), np.sin(angle)
+        x = eye[0] + width * np.sign(c) * np.abs(c) ** (2 / power)
+        y = eye[1] - drop + height * np.sign(s) * np.abs(s) ** (2 / power)
+        front = np.full(len(angle), eye[2] + 0.024)
+        for k in range(len(angle)):  # clear of brows and cheeks
+            close = near[(np.abs(near[:, 0] - x[k]) < 0.007) & (np.abs(near[:, 1] - y[k]) < 0.007)]
+            if len(close):
+                front[k] = max(front[k], close[:, 2].max() + 0.002)
+        plane = np.polyfit(y, np.maximum(front, front.mean()), 1)  # one flat rim that leans as the face does
+        z = np.polyval(plane, y) + max(0.0, float((front - np.polyval(plane, y)).max()) - 0.004)
+        pieces.append(_tube(np.stack([x, y, z], 1), thick, True))
+        outer = np.sign(eye[0])
+        hinge = np.array([eye[0] + outer * width, eye[1] - drop + height * 0.35, float(np.interp(eye[1], *_sorted(y, z)))])
+        reach = []
+        for z_at in (hinge[2] - 0.02, 0.02, -0.012):  # close along the temple, to where the ear begins
+            side = cheek[(cheek[:, 0] * outer > 0) & (np.abs(cheek[:, 1] - hinge[1]) < 0.012) & (np.abs(cheek[:, 2] - z_at) < 0.014)]
+            reach.append(float((side[:, 0] * outer).max()) + 0.0015 if len(side) else abs(hinge[0]))
+        reach = np.maximum.accumulate(np.maximum(reach, abs(hinge[0]) + 0.001))
+        path = np.stack([hinge, [outer * reach[0], hinge[1], hinge[2] - 0.02], [outer * reach[1], hinge[1], 0.02],
+                         [outer * reach[2], hinge[1] - 0.002, -0.012]])  # fmt: skip
+        pieces.append(_tube(path, thick * 0.9, False))
+    inner = [left[0] - width, right[0] + width]
+    bridge_z = max(float(pieces[0][0][:, 2].mean()), float(skin[np.abs(skin[:, 0]) < 0.008][:, 2][
+        np.abs(skin[np.abs(skin[:, 0]) < 0.008][:, 1] - middle[1]) < 0.012].max(initial=-1)) + 0.003)
+    t = np.linspace(0, 1, 7)
+    arch = np.stack([inner[0] + (inner[1] - inner[0]) * t, middle[1] - drop + height * 0.3 + 0.004 * np.sin(np.pi * t),
+                     float(pieces[0][0][:, 2].mean()) + (bridge_z - float(pieces[0][0][:, 2].mean())) * np.sin(np.pi * t)], 1)  # fmt: skip
+    pieces.append(_tube(arch, thick, False))
+    vertices, faces, count = [], [], 0
+    for v, f in pieces:
+        vertices.append(v)
+        faces.append(f + count)
+        count += len(v)
+    return Glasses(np.concatenate(vertices), np.concatenate(faces).astype(np.int32))
+
+
+def _sorted(y: Array, z: Array) -> tuple[Array, Array]:
+    order = np.argsort(y)
+    return y[order], z[order]
