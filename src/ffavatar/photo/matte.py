@@ -38,9 +38,11 @@ class Matte(nn.Module):
         small = F.interpolate(
             crops.movedim(-1, 1), size=(self.side, self.side), mode="bilinear", antialias=True, align_corners=False
         )
-        soft = ((self.network(small)[0] - LOW) / RANGE).clamp(0, 1)
+        mask = F.pad(self.network(small)[0], (1, 1, 1, 1), mode="replicate")
+        mask = F.avg_pool2d(F.avg_pool2d(mask, 2, 1), 2, 1)  # the last layer's checkerboard has a period of two pixels
+        soft = ((mask - LOW) / RANGE).clamp(0, 1)
         if size != self.side:
-            soft = F.interpolate(soft, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
+            soft = F.interpolate(soft, size=(size, size), mode="bilinear", align_corners=False)
         face = torch.stack([face_mask(points, size) for points in landmarks]).to(soft)[:, None]
         soft = torch.maximum(soft, face) * _connected(soft.detach(), face)
         return soft[:, 0] * valid
@@ -48,13 +50,13 @@ class Matte(nn.Module):
 
 def face_mask(points: Tensor, size: int) -> Tensor:
     """(478, >= 2) crop units -> (size, size) in [0, 1]: the landmarks' convex hull, shrunk a little, edge softened."""
+    coarse = max(16, size // 4)  # drawn small and enlarged: that softens the edge
     places = points[:, :2].detach().cpu().double().numpy()
-    hull = convex_hull((places - places.mean(0)) * FACE_SHRINK + places.mean(0)) * size
-    canvas = Image.new("L", (size, size))
+    hull = convex_hull((places - places.mean(0)) * FACE_SHRINK + places.mean(0)) * coarse
+    canvas = Image.new("L", (coarse, coarse))
     ImageDraw.Draw(canvas).polygon([(float(x) - 0.5, float(y) - 0.5) for x, y in hull], fill=255)
     mask = torch.from_numpy(np.array(canvas)).float()[None, None] / 255
-    reach = max(1, size // 128)
-    return F.avg_pool2d(mask, 2 * reach + 1, 1, reach)[0, 0]
+    return F.interpolate(mask, size=(size, size), mode="bilinear", align_corners=False)[0, 0]
 
 
 def convex_hull(points: np.ndarray) -> np.ndarray:
