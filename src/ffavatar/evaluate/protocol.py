@@ -39,7 +39,7 @@ from ffavatar.evaluate import baselines
 from ffavatar.evaluate.clips import Clip, ClipViews, FrontEndLike, code_revision, load_clip
 from ffavatar.evaluate.identity import IdentityNet, load_identity
 from ffavatar.evaluate.lpips import LPIPS, load_lpips
-from ffavatar.evaluate.metrics import landmark_error, psnr, ssim
+from ffavatar.evaluate.metrics import check_pair, landmark_error, psnr, ssim
 from ffavatar.evaluate.sheet import strip
 from ffavatar.files import atomic_path
 from ffavatar.geometry import normalised_camera, project
@@ -148,6 +148,7 @@ class Scorer:
         Raises ``ValueError`` for pictures of another shape than the targets', or outside [0, 1].
         """
         shown, wanted, valid = prediction.images, target.on_white(), target.valid
+        check_pair(shown, wanted, valid)
         nearest = source[baselines.nearest_source(source, target)]
         scores: dict[str, list[float]] = {metric: [] for metric in METRICS}
         for index in range(len(target)):  # one by one: the planes of a picture then stay in the processor's cache
@@ -207,9 +208,9 @@ def evaluate(
         for clip in clips:
             progress.update(task, description=f"{clip.id}: crops")
             views = load_clip(clip, front_end, run.size, run.cache)
-            save_strips(run, clip.id, views)
             for count in sorted({min(n, len(views.source)) for n in view_counts}, reverse=True):
                 source = views.source[:count]
+                save_strips(run, clip.id, source, views.target)
                 for method in methods:
                     progress.update(task, description=f"{clip.id}: {method.name}, {count} views")
                     key = hashlib.sha256(repr((views.key, code, method.name, method.revision, count)).encode())
@@ -257,8 +258,8 @@ def read_result(place: Path, key: str) -> ClipResult | None:
     return replace(result, refused=tuple(result.refused))
 
 
-def save_strips(run: Run, clip: str, views: ClipViews) -> None:
-    """The rows ``sources`` and ``targets`` of a clip's contact sheet."""
-    for name, side in (("sources", views.source), ("targets", views.target)):
-        with atomic_path(result_place(run, clip, name, len(side)).with_name(f"{name}.png")) as temporary:
+def save_strips(run: Run, clip: str, source: Views, target: Views) -> None:
+    """The rows ``sources`` and ``targets`` of a clip's contact sheet, beside the results for so many sources."""
+    for name, side in (("sources", source), ("targets", target)):
+        with atomic_path(result_place(run, clip, name, len(source)).with_suffix(".png")) as temporary:
             strip(side.on_white()).save(temporary)
