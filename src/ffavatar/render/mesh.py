@@ -1,8 +1,8 @@
 """Textured triangle meshes to pictures: a z-buffer and a deferred shader for the synthetic people.
 
-Two steps, each one call: ``rasterize_mesh`` finds the nearest triangle of every sample (exact depth and barycentrics, so
-labels can be read off), ``shade_fragments`` lights what was found. Both run in the native library, or in numpy where it
-is missing (same result to rounding, some thirty times slower). ``render_mesh`` does both, with shadow maps and
+Two steps, each one call: ``rasterize_mesh`` finds the nearest triangle of every sample (exact depth and barycentrics,
+so labels can be read off), ``shade_fragments`` lights what was found. Both run in the native library, or in numpy where
+it is missing (same result to rounding, some ten times slower). ``render_mesh`` does both, with shadow maps and
 supersampling.
 
 Conventions: vertices are world coordinates of the normalised camera (+x right in the picture, +y up, the camera at the
@@ -83,7 +83,7 @@ class Fragments:
 
 
 def sh_basis(directions: Array) -> Array:
-    """(..., 3) unit vectors -> (..., 9): 1, y, z, x, xy, yz, 3zz - 1, xz, xx - yy (normalisation in the coefficients)."""
+    """(..., 3) unit vectors -> (..., 9): 1, y, z, x, xy, yz, 3zz - 1, xz, xx - yy (factors in the coefficients)."""
     x, y, z = np.moveaxis(np.asarray(directions), -1, 0)
     return np.stack([np.ones_like(x), y, z, x, x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y], -1)
 
@@ -96,14 +96,16 @@ def vertex_normals(vertices: Array, faces: Array) -> Array:
     if library is not None:
         out = np.empty_like(vertices)
         library.ffa_mesh_normals(
-            _pointer(vertices), ctypes.c_int64(len(vertices)), _pointer(faces), ctypes.c_int64(len(faces)), _pointer(out)
+            _pointer(vertices),
+            ctypes.c_int64(len(vertices)),
+            _pointer(faces),
+            ctypes.c_int64(len(faces)),
+            _pointer(out),
         )
         return out
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     normal = np.cross(b - a, c - a)
-    out = np.stack(
-        [np.bincount(faces.ravel(), np.repeat(normal[:, i], 3), len(vertices)) for i in range(3)], -1
-    )
+    out = np.stack([np.bincount(faces.ravel(), np.repeat(normal[:, i], 3), len(vertices)) for i in range(3)], -1)
     return (out / np.sqrt(np.maximum((out**2).sum(-1, keepdims=True), 1e-20))).astype(np.float32)
 
 
@@ -165,9 +167,15 @@ def rasterize_mesh(
 
 
 def shade_fragments(
-    mesh: Mesh, fragments: Fragments, lighting: Lighting, *, shadow_size: int = 256, threads: int = 1, backend: str = "auto"
+    mesh: Mesh,
+    fragments: Fragments,
+    lighting: Lighting,
+    *,
+    shadow_size: int = 256,
+    threads: int = 1,
+    backend: str = "auto",
 ) -> Array:
-    """Light what ``rasterize_mesh`` found, the eye at the origin. Returns (H, W, 4) float32, linear and premultiplied."""
+    """Light what ``rasterize_mesh`` found, the eye at the origin: (H, W, 4) float32, linear and premultiplied."""
     library = _library(backend)
     lights = len(lighting.directions)
     maps = matrices = None
@@ -178,7 +186,9 @@ def shade_fragments(
     height, width = fragments.face.shape
     out = np.empty((height, width, 4), np.float32)
     table, pointers, sizes, _keep = _tables(mesh.materials)
-    arrays = {name: np.ascontiguousarray(getattr(mesh, name), np.float32) for name in ("vertices", "normals", "occlusion")}
+    arrays = {
+        name: np.ascontiguousarray(getattr(mesh, name), np.float32) for name in ("vertices", "normals", "occlusion")
+    }
     ambient, directions, colors = (
         np.ascontiguousarray(a, np.float32) for a in (lighting.ambient, lighting.directions, lighting.colors)
     )
@@ -197,7 +207,7 @@ def shade_fragments(
 def render_mesh(
     mesh: Mesh, lighting: Lighting, size_px: int, *, supersample: int = 2, threads: int = 1, backend: str = "auto"
 ) -> Array:
-    """The mesh seen by the normalised camera. Returns (size, size, 4) float32: linear light, premultiplied by coverage."""
+    """The mesh seen by the normalised camera: (size, size, 4) float32, linear light premultiplied by coverage."""
     samples = size_px * supersample
     fragments = rasterize_mesh(
         project_corners(mesh.vertices, mesh.faces, samples), samples, samples, uvs=mesh.uvs,
@@ -316,7 +326,8 @@ def _rasterize_numpy(
         if material.cutout > 0 and material.texture is not None:
             mine = np.flatnonzero(kinds[t] == m)
             alpha = _sample(material.texture, np.einsum("nk,nkc->nc", b[mine], uvs[t[mine]]))[:, 3] / 255
-            limit = material.cutout + _CUTOUT_THRESHOLDS[((py[mine] & 1) * 2 + (px[mine] & 1)) ^ (m & 3)] * material.softness
+            threshold = _CUTOUT_THRESHOLDS[((py[mine] & 1) * 2 + (px[mine] & 1)) ^ (m & 3)]
+            limit = material.cutout + threshold * material.softness
             keep[mine] = alpha >= limit
     t, px, py, b, depth = t[keep], px[keep], py[keep], b[keep], depth[keep]
     at = py * width + px
@@ -348,7 +359,9 @@ def _shadowed(shadow_map: Array, matrix: Array, points: Array) -> Array:
     return np.where(ok, total / 9, 0)
 
 
-def _shade_numpy(mesh: Mesh, fragments: Fragments, lighting: Lighting, maps: Array | None, matrices: Array | None) -> Array:
+def _shade_numpy(
+    mesh: Mesh, fragments: Fragments, lighting: Lighting, maps: Array | None, matrices: Array | None
+) -> Array:
     seen = fragments.face >= 0
     face, b = fragments.face[seen], fragments.barycentric[seen].astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""Synthetic people: pictures of sampled heads with exact labels. ``python -m ffavatar.data.synthetic``; docs/synthetic.md."""
+"""Synthetic people: pictures of sampled heads with exact labels. See docs/synthetic.md."""
 
 from ffavatar.data.synthetic.artwork import Artwork
 from ffavatar.data.synthetic.generate import SyntheticPerson, synthetic_person
@@ -6,5 +6,13 @@ from ffavatar.data.synthetic.people import Person, Shot
 from ffavatar.data.synthetic.store import PeoplePlan, SyntheticPeople, annotate, write_people
 
 __all__ = [
-    "Artwork", "PeoplePlan", "Person", "Shot", "SyntheticPeople", "SyntheticPerson", "annotate", "synthetic_person", "write_people",
-]  # fmt: skip
+    "Artwork",
+    "PeoplePlan",
+    "Person",
+    "Shot",
+    "SyntheticPeople",
+    "SyntheticPerson",
+    "annotate",
+    "synthetic_person",
+    "write_people",
+]

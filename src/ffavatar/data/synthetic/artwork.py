@@ -1,7 +1,7 @@
 """Reads a folder of MakeHuman artwork (CC0): skins, hair, brows, lashes, irises, teeth, tongue, and HDRI surroundings.
 
 Layout: ``makehuman/{skins,hair,eyebrows,eyelashes,eyes,teeth,tongue}`` as MakeHuman names them and ``hdri/*.exr``. The
-folder is an argument; nothing of it is in this repository, and everything here also works without it (``procedural.py``).
+folder is an argument; nothing of it is in this repository, and everything here also works without it.
 
 A ``.mhclo`` file hangs each vertex of a garment (here: hair, teeth) on three vertices of the MakeHuman base mesh:
 position = sum of weights x vertices + offset x scale of the body along each axis.
@@ -54,7 +54,9 @@ class Artwork:
         self.folder = Path(folder)
         self.makehuman = self.folder / "makehuman"
         if not (self.makehuman / "skins").is_dir():
-            raise InputError(f"{folder} holds no makehuman/skins; give a folder of MakeHuman artwork to --assets or leave it out.")
+            raise InputError(
+                f"{folder} holds no makehuman/skins; give --assets a folder of MakeHuman artwork or leave it out."
+            )
 
     def __reduce__(self) -> tuple:
         return Artwork, (str(self.folder),)
@@ -80,8 +82,10 @@ class Artwork:
         """(size, size, 3) linear float32."""
         return _linear(_find(self.makehuman / "skins", name), size)[..., :3]
 
-    def texture(self, path: Path, size: int) -> Array:
+    def texture(self, path: Path | None, size: int) -> Array:
         """(size, size, 4) uint8 with the colour of holes filled in, so that edges do not darken when sampled."""
+        if path is None:
+            raise InputError(f"a texture is missing in {self.makehuman}; restore the assets folder.")
         return _filled(path, size)
 
     def iris(self, name: str, size: int) -> Array:
@@ -191,7 +195,8 @@ def _read_proxy(path: Path) -> Proxy:
             weights.append([float(p) for p in parts[3:6]])
             offsets.append([float(p) for p in parts[6:9]])
     faces, uvs = _read_obj(obj)
-    textures = [p for s in (f"{path.stem}_diffuse", path.stem) for p in path.parent.glob(f"{s}.*") if p.suffix in (".webp", ".png")]
+    named = [path.with_name(stem + kind) for stem in (f"{path.stem}_diffuse", path.stem) for kind in (".webp", ".png")]
+    textures = [p for p in named if p.is_file()]
     return Proxy(
         path.stem, np.array(references), np.array(weights), np.array(offsets), tuple(scales.get(a) for a in "xyz"),
         faces, uvs, textures[0] if textures else None,

@@ -74,7 +74,7 @@ class Body:
             if np.abs(self.base[lost]).max() < 0.45:
                 self.where[lost] = self.where[known[((self.base[known] - self.base[lost]) ** 2).sum(1).argmin()]]
         self.joints = (head.J_regressor @ head.v_template).numpy().astype(np.float64)
-        # The head model's plain teeth sit high in the mouth: where no artwork replaces them they are drawn a little lower.
+        # The head model's plain teeth sit high in the mouth: where no artwork replaces them they are drawn lower.
         self.teeth_drop = np.zeros_like(self.template)
         self.teeth_drop[self.regions["teeth_upper"]] = [0.0, -0.004, 0.001]
         self.teeth_drop[self.regions["teeth_lower"]] = [0.0, 0.002, 0.001]
@@ -119,8 +119,8 @@ class Body:
         moved = neutral.helpers + np.einsum("ake,pe->pak", self._helper_expressions, params.expression.numpy())
         # Lashes follow what the pose corrections (gaze, jaw) do to the lid beneath them.
         still = replace(params, **{n: torch.zeros(rows, 3) for n in ("jaw", "eye_left", "eye_right")})
-        corrected = self.head.deform(vertices, params)[:, self.lash_skin] - self.head.deform(vertices, still)[:, self.lash_skin]
-        moved[:, self.lash_helpers] += corrected.numpy()
+        corrected = self.head.deform(vertices, params) - self.head.deform(vertices, still)
+        moved[:, self.lash_helpers] += corrected[:, self.lash_skin].numpy()
         helpers = np.einsum("pab,pnb->pna", head[..., :3], moved) + head[:, None, :, 3]
         return np.concatenate([posed, helpers], 1), torso, head
 
@@ -158,10 +158,13 @@ class Body:
         return np.concatenate(out).astype(np.float32)
 
     def hang(self, proxy: Proxy, points: Array, neutral: Array, turn: Array | None = None) -> Array:
-        """Vertices (P, 3) of a garment on posed ``points`` (V + A, 3); offsets are scaled by ``neutral`` and turned (3, 3)."""
+        """Vertices (P, 3) of a garment on posed ``points`` (V + A, 3).
+
+        Its offsets are scaled by the size of the ``neutral`` head and turned by a rotation (3, 3).
+        """
         rows = self.where[proxy.references]
         if (rows < 0).any():
-            raise InputError(f"the artwork {proxy.name} hangs on parts of the body that the head model lacks; leave it out.")
+            raise InputError(f"the artwork {proxy.name} hangs on parts that the head model lacks; leave it out.")
         size = []
         for axis, scale in enumerate(proxy.scales):
             if scale is None:

@@ -38,18 +38,15 @@ def frame_head(landmarks: Array, zoom: float, shift: Array) -> Array:
         distance = -(landmarks[:, 2].mean() + translation[2])
         ratio = float((high - low).max()) * CROP_SIDES / zoom
         move = np.array([0.5, 0.5 + CROP_RAISE]) + shift - (low + high) / 2
-        translation = translation + [
-            move[0] * distance / NORMALISED_FOCAL,
-            -move[1] * distance / NORMALISED_FOCAL,
-            -distance * (ratio - 1),
-        ]
+        step = np.array([move[0] / NORMALISED_FOCAL, -move[1] / NORMALISED_FOCAL, 1 - ratio])
+        translation = translation + distance * step
     return translation
 
 
 def _bilinear_resize(picture: Array, size: int) -> Array:
     """(h, w, 3) float -> (size, size, 3) float."""
-    planes = [Image.fromarray(picture[..., c].astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC) for c in range(3)]
-    return np.stack([np.asarray(p) for p in planes], -1)
+    planes = [Image.fromarray(picture[..., c].astype(np.float32)) for c in range(3)]
+    return np.stack([np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in planes], -1)
 
 
 def make_background(rng: np.random.Generator, kind: str, surrounding: Array | None, size: int) -> Array:
@@ -71,7 +68,7 @@ def make_background(rng: np.random.Generator, kind: str, surrounding: Array | No
             out = out + amount * _bilinear_resize(own, size)
         return np.clip(out, 0, 1.2)
     if kind == "surrounding" and surrounding is not None:
-        # The normalised camera sees 19 degrees of the map; wider crops look like the rooms in which people are pictured.
+        # The normalised camera sees 19 degrees of the map; wider crops look like rooms behind people.
         height, width = surrounding.shape[:2]
         span = max(4, int(height * rng.uniform(0.12, 0.35)))
         row = int(np.clip(height * rng.uniform(0.4, 0.55) - span / 2, 0, height - span))
@@ -103,7 +100,8 @@ def take_picture(rng: np.random.Generator, figure: Array, background: Array, sho
     scene = figure[..., :3] + (1 - matte[..., None]) * background.astype(np.float32)
     scene = _blur(scene, shot.blur_px) * shot.white_balance.astype(np.float32)
     if shot.noise:
-        scene = scene + rng.standard_normal(scene.shape, np.float32) * shot.noise * np.sqrt(np.maximum(scene, 0) * 0.5 + 0.004)
+        grain = rng.standard_normal(scene.shape, np.float32) * shot.noise
+        scene = scene + grain * np.sqrt(np.maximum(scene, 0) * 0.5 + 0.004)
     # A soft shoulder keeps highlights from burning out all at once, as cameras do.
     scene = np.maximum(scene, 0)
     scene = np.where(scene < 0.6, scene, 0.6 + 0.4 * (1 - np.exp(-(scene - 0.6) / 0.4)))

@@ -1,7 +1,7 @@
 """A sampled person as meshes: built once per person, then posed per shot.
 
 Parts: skin and shirt (the head model's own triangles), eyeballs, teeth, tongue, brows, lashes, hair (artwork cards or
-shells of fur), glasses. Ambient occlusion is baked per person with the mouth shut and with it open, and mixed by the jaw.
+shells of fur), glasses. Ambient occlusion is baked per person, mouth shut and mouth open, and mixed by the jaw.
 """
 
 from __future__ import annotations
@@ -86,10 +86,18 @@ def build_figure(body: Body, person: Person, artwork: Artwork | None) -> Figure:
         if person.brows is not None:
             texture = artwork.texture(artwork.proxy("eyebrows", person.brows).texture, HAIR_TEXTURE_PX)
             texture = painting.tint_hair(texture, np.clip(person.hair_color, 0.008, 0.25), 0.1)
-            hang("eyebrows", person.brows, Material(texture, specular=0.0, cutout=0.36 / person.brow_strength, softness=0.8))
+            hang(
+                "eyebrows",
+                person.brows,
+                Material(texture, specular=0.0, cutout=0.36 / person.brow_strength, softness=0.8),
+            )
         if person.lashes is not None:
             texture = artwork.texture(artwork.proxy("eyelashes", person.lashes).texture, HAIR_TEXTURE_PX)
-            hang("eyelashes", person.lashes, Material(texture, tint=(0.12, 0.1, 0.1), specular=0.0, cutout=0.45, softness=0.9))
+            hang(
+                "eyelashes",
+                person.lashes,
+                Material(texture, tint=(0.12, 0.1, 0.1), specular=0.0, cutout=0.45, softness=0.9),
+            )
     if person.hair == "fur":
         parts.append(_fur(body, person, neutral, add))
     elif person.hair not in (None, "buzz"):
@@ -137,13 +145,20 @@ def pose_figure(body: Body, figure: Figure, params: HeadParams) -> list[Mesh]:
         share = np.clip(float(params.jaw[row, 0]) / OPEN_JAW_RAD, 0, 1)
         occlusion = shut + share * (opened - shut) if len(shut) else np.ones(len(joined))
         meshes.append(
-            Mesh(joined, faces, uvs, kinds, figure.materials, occlusion.astype(np.float32), vertex_normals(joined, faces))
+            Mesh(
+                joined, faces, uvs, kinds, figure.materials, occlusion.astype(np.float32), vertex_normals(joined, faces)
+            )
         )
     return meshes
 
 
 def _offsets(body: Body, figure: Figure) -> list[int]:
-    sizes = [len(body.template) if p.kind == "body" else len(p.proxy.weights) if p.proxy else len(p.rest) for p in figure.parts]
+    sizes = []
+    for part in figure.parts:
+        if part.proxy is not None:
+            sizes.append(len(part.proxy.weights))
+        else:
+            sizes.append(len(body.template) if part.rest is None else len(part.rest))
     return [0, *np.cumsum(sizes)[:-1].tolist()]
 
 
@@ -203,7 +218,7 @@ def _keep_outside(body: Body, neutral: Neutral, points: Array, margin_m: float) 
 
 
 def _fur(body: Body, person: Person, neutral: Neutral, add) -> Part:
-    """Short hair as shells: the scalp's triangles repeated outwards, each layer with fewer of a noise texture's strands."""
+    """Short hair as shells: the scalp's triangles repeated outwards, each layer with fewer of a texture's strands."""
     rng = np.random.default_rng([person.seed, 7])
     depth = painting.hairline_depth(body.template, person.hairline)
     scalp = body.regions["skin"] & (painting.ear_mask(body.template) < 0.5) & (depth > -12)
@@ -238,7 +253,7 @@ def _fur(body: Body, person: Person, neutral: Neutral, add) -> Part:
 
 
 def _bake(body: Body, figure: Figure, jaw: float) -> Array:
-    """Share of the sky each vertex sees, (all vertices,), from depth maps of 26 directions around the resting person."""
+    """(all vertices,) share of the sky each sees, from depth maps of 26 directions around the resting person."""
     expression = torch.zeros(1, len(body.expressions))
     zero = torch.zeros(1, 3)
     params = HeadParams(zero, zero, zero, torch.tensor([[jaw, 0.0, 0.0]]), zero, zero, expression)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,7 +46,8 @@ class SyntheticPerson:
         mattes, landmarks = self.mattes[index].copy(), self.landmarks[index].copy()
         blendshapes = np.zeros((len(index), 52), np.float32)
         if self.detected is not None:
-            assert self.detected_matte is not None and self.detected_landmarks is not None and self.blendshapes is not None
+            assert self.detected_matte is not None and self.detected_landmarks is not None
+            assert self.blendshapes is not None
             found = self.detected[index]
             mattes[found] = self.detected_matte[index][found]
             landmarks[found] = self.detected_landmarks[index][found]
@@ -61,23 +63,29 @@ class SyntheticPerson:
         out |= {name: getattr(self.params, name).numpy() for name in PARAMETERS}
         names = ("detected", "detected_landmarks", "blendshapes", "detected_matte")
         out |= {name: value for name in names if (value := getattr(self, name)) is not None}
-        return out | {"seed": np.int64(self.seed)}
+        return out | {"seed": np.array(self.seed, np.int64)}
 
 
 def shot_params(shots: list[Shot]) -> HeadParams:
     """The shots' pose and expression, the translation still zero."""
+
     def rows(name: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([getattr(s, name) for s in shots]).astype(np.float32))
 
-    return HeadParams(
-        rows("root"), torch.zeros(len(shots), 3), rows("neck"), rows("jaw"), rows("eye_left"), rows("eye_right"), rows("expression")
-    )
+    named = {name: rows(name) for name in PARAMETERS if name != "translation"}
+    return HeadParams(translation=torch.zeros(len(shots), 3), **named)
 
 
 def synthetic_person(
-    seed: int, shots: int = 4, size: int = 256, assets: str | Artwork | None = None, chosen: list[Shot] | None = None,
-    person: Person | None = None, degrade: bool = True, supersample: int = 2,
-) -> SyntheticPerson:  # fmt: skip
+    seed: int,
+    shots: int = 4,
+    size: int = 256,
+    assets: str | Path | Artwork | None = None,
+    chosen: list[Shot] | None = None,
+    person: Person | None = None,
+    degrade: bool = True,
+    supersample: int = 2,
+) -> SyntheticPerson:
     """Draw and picture one person.
 
     Args:
@@ -91,7 +99,7 @@ def synthetic_person(
     if not (1 <= shots and 16 <= size <= 2048):
         raise InputError(f"cannot picture {shots} shots of {size} px; ask for at least one shot of 16 to 2048 px")
     body = load_body()
-    artwork = Artwork(assets) if isinstance(assets, str) or hasattr(assets, "joinpath") else assets
+    artwork = Artwork(assets) if isinstance(assets, (str, Path)) else assets
     person = person or sample_person(seed, body.identities, artwork)
     plan = chosen or [sample_shot(person, k, body.expressions, artwork) for k in range(shots)]
     with torch.no_grad():

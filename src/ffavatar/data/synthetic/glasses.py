@@ -65,21 +65,26 @@ def make_glasses(body: Body, neutral: Neutral, rng: np.random.Generator) -> Glas
         z = np.polyval(plane, y) + max(0.0, float((front - np.polyval(plane, y)).max()) - 0.004)
         pieces.append(_tube(np.stack([x, y, z], 1), thick, True))
         outer = np.sign(eye[0])
-        hinge = np.array([eye[0] + outer * width, eye[1] - drop + height * 0.35, float(np.interp(eye[1], *_sorted(y, z)))])
-        reach = []
+        order = np.argsort(y)
+        hinge_z = float(np.interp(eye[1], y[order], z[order]))
+        hinge = np.array([eye[0] + outer * width, eye[1] - drop + height * 0.35, hinge_z])
+        widths = []
         for z_at in (hinge[2] - 0.02, 0.02, -0.012):  # close along the temple, to where the ear begins
-            side = cheek[(cheek[:, 0] * outer > 0) & (np.abs(cheek[:, 1] - hinge[1]) < 0.012) & (np.abs(cheek[:, 2] - z_at) < 0.014)]
-            reach.append(float((side[:, 0] * outer).max()) + 0.0015 if len(side) else abs(hinge[0]))
-        reach = np.maximum.accumulate(np.maximum(reach, abs(hinge[0]) + 0.001))
+            level = (np.abs(cheek[:, 1] - hinge[1]) < 0.012) & (np.abs(cheek[:, 2] - z_at) < 0.014)
+            side = cheek[(cheek[:, 0] * outer > 0) & level]
+            widths.append(float((side[:, 0] * outer).max()) + 0.0015 if len(side) else abs(hinge[0]))
+        reach = np.maximum.accumulate(np.maximum(widths, abs(hinge[0]) + 0.001))
         path = np.stack([hinge, [outer * reach[0], hinge[1], hinge[2] - 0.02], [outer * reach[1], hinge[1], 0.02],
                          [outer * reach[2], hinge[1] - 0.002, -0.012]])  # fmt: skip
         pieces.append(_tube(path, thick * 0.9, False))
     inner = [left[0] - width, right[0] + width]
-    bridge_z = max(float(pieces[0][0][:, 2].mean()), float(skin[np.abs(skin[:, 0]) < 0.008][:, 2][
-        np.abs(skin[np.abs(skin[:, 0]) < 0.008][:, 1] - middle[1]) < 0.012].max(initial=-1)) + 0.003)
+    rim_z = float(pieces[0][0][:, 2].mean())
+    nose = skin[(np.abs(skin[:, 0]) < 0.008) & (np.abs(skin[:, 1] - middle[1]) < 0.012)]
+    rise = max(rim_z, float(nose[:, 2].max(initial=-1.0)) + 0.003) - rim_z  # the bridge clears the nose
     t = np.linspace(0, 1, 7)
-    arch = np.stack([inner[0] + (inner[1] - inner[0]) * t, middle[1] - drop + height * 0.3 + 0.004 * np.sin(np.pi * t),
-                     float(pieces[0][0][:, 2].mean()) + (bridge_z - float(pieces[0][0][:, 2].mean())) * np.sin(np.pi * t)], 1)  # fmt: skip
+    bow = np.sin(np.pi * t)
+    x, y = inner[0] + (inner[1] - inner[0]) * t, middle[1] - drop + height * 0.3 + 0.004 * bow
+    arch = np.stack([x, y, rim_z + rise * bow], 1)
     pieces.append(_tube(arch, thick, False))
     vertices, faces, count = [], [], 0
     for v, f in pieces:
@@ -87,8 +92,3 @@ def make_glasses(body: Body, neutral: Neutral, rng: np.random.Generator) -> Glas
         faces.append(f + count)
         count += len(v)
     return Glasses(np.concatenate(vertices), np.concatenate(faces).astype(np.int32))
-
-
-def _sorted(y: Array, z: Array) -> tuple[Array, Array]:
-    order = np.argsort(y)
-    return y[order], z[order]

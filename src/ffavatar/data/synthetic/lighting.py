@@ -26,8 +26,8 @@ def project_sh(radiance: Array) -> Array:
     height = len(radiance)
     latitude = (0.5 - (np.arange(height) + 0.5) / height) * np.pi
     solid = np.cos(latitude)[:, None] * (np.pi / height) ** 2
-    basis = sh_basis(directions_of(height))
-    return (np.einsum("hwk,hwc,hw->kc", basis, radiance, np.broadcast_to(solid, radiance.shape[:2])) * _SH_FACTORS[:, None])
+    basis = sh_basis(directions_of(height)) * solid[..., None]
+    return np.einsum("hwk,hwc->kc", basis, radiance) * _SH_FACTORS[:, None]
 
 
 def painted_studio(rng: np.random.Generator, height: int = 32) -> Array:

@@ -1,4 +1,4 @@
-"""Paints a person's surfaces: the skin atlas with hairline, stubble, freckles and shirt; irises, teeth and hair textures.
+"""Paints a person's surfaces: the skin atlas with hairline, stubble, freckles and shirt; irises and hair textures.
 
 Masks are functions of the place on the head model's template (metres), so that artwork and procedural skin are treated
 alike. All painting is done on the atlas' texels in linear light.
@@ -46,7 +46,7 @@ def noise_at(rng: np.random.Generator, index: Array, scale_px: float) -> Array:
 
 
 def hairline_depth(points: Array, hairline: float = 0.0) -> Array:
-    """How far (degrees) a place lies inside the hair of the scalp; negative outside. ``hairline``: metres moved back."""
+    """Degrees that a place lies inside the hair of the scalp, negative outside. ``hairline``: metres moved back."""
     d = np.asarray(points) - HEAD_CENTRE
     azimuth = np.degrees(np.abs(np.arctan2(d[..., 0], d[..., 2])))
     elevation = np.degrees(np.arctan2(d[..., 1], np.hypot(d[..., 0], d[..., 2])))
@@ -101,17 +101,19 @@ def paint_atlas(body: Body, person: Person, artwork: Artwork | None) -> Array:
 
     blotches = noise_at(rng, texels.index, 24)
     flush = person.redness * np.exp(-(((np.abs(p[:, 0]) - 0.036) / 0.02) ** 2) - ((p[:, 1] + 0.012) / 0.022) ** 2)
-    flush = flush + 0.6 * person.redness * np.exp(-((p[:, 0] / 0.014) ** 2) - ((p[:, 1] + 0.006) / 0.014) ** 2) * (p[:, 2] > 0.06)
+    flush = flush + 0.6 * person.redness * np.exp(-((p[:, 0] / 0.014) ** 2) - ((p[:, 1] + 0.006) / 0.014) ** 2) * (
+        p[:, 2] > 0.06
+    )
     flush = np.clip(flush * (1 + 0.4 * blotches), 0, 1)[:, None] * np.array([0.02, 0.2, 0.17], np.float32)
     color = color * (1 - flush) * (1 + 0.025 * blotches[:, None])
     if person.freckles > 0.05:
         spots = smoothstep(1.9 - 0.9 * person.freckles, 2.6 - 0.9 * person.freckles, noise_at(rng, texels.index, 2.0))
-        where = np.exp(-((p[:, 1] - 0.0) / 0.035) ** 2) * face
+        where = np.exp(-(((p[:, 1] - 0.0) / 0.035) ** 2)) * face
         color = color * (1 - (0.55 * spots * where)[:, None] * np.array([0.35, 0.6, 0.75], np.float32))
     for _ in range(person.moles):
         centre = p[int(rng.choice(np.flatnonzero(p[:, 1] > -0.12)))] if len(p) else p
         radius = rng.uniform(0.0008, 0.002)
-        dark = np.exp(-(((p - centre) ** 2).sum(1) / radius**2) ** 2)
+        dark = np.exp(-((((p - centre) ** 2).sum(1) / radius**2) ** 2))
         color = color * (1 - dark[:, None] * np.array([0.6, 0.72, 0.75], np.float32))
     if person.makeup:
         lids = sum(np.exp(-((p - body.joints[j] - [0, 0.011, 0.008]) ** 2).sum(1) / 0.011**2) for j in (3, 4))
@@ -162,7 +164,11 @@ def _procedural_skin(body: Body, person: Person, texels: Texels, rng: np.random.
     for joint in (3, 4):  # a little darker around the eyes, and dark at the rim of the lids where lashes grow
         distance = np.linalg.norm(p - body.joints[joint], axis=1)
         color *= (1 - 0.18 * smoothstep(0.032, 0.019, distance))[:, None]
-        rim = texels.interpolate(body.regions["eyelids"].astype(np.float32)) * smoothstep(0.0178, 0.0165, distance) * (p[:, 2] > 0.05)
+        rim = (
+            texels.interpolate(body.regions["eyelids"].astype(np.float32))
+            * smoothstep(0.0178, 0.0165, distance)
+            * (p[:, 2] > 0.05)
+        )
         color *= (1 - (0.75 if person.makeup else 0.55) * rim)[:, None]
     return color.astype(np.float32)
 
@@ -171,7 +177,7 @@ def _paint_brows(body: Body, person: Person, texels: Texels, color: Array, rng: 
     p = texels.points
     arch, thick = rng.uniform(0.002, 0.007), rng.uniform(0.0022, 0.0045)
     grain = np.clip(0.8 + 0.35 * noise_at(rng, texels.index, 1.5), 0, 1.3)
-    amount = np.zeros(len(p), np.float32)
+    amount: Array = np.zeros(len(p), np.float32)
     for joint, side in ((3, 1), (4, -1)):
         eye = body.joints[joint]
         along = (p[:, 0] * side - 0.011) / 0.04  # 0 at the nose, 1 at the temple
@@ -186,7 +192,7 @@ def _paint_brows(body: Body, person: Person, texels: Texels, color: Array, rng: 
 def _cloth(person: Person, p: Array, rng: np.random.Generator, index: Array) -> Array:
     first, second = person.shirt_color.astype(np.float32), person.shirt_second.astype(np.float32)
     if person.shirt_pattern == "plain":
-        mix = np.zeros(len(p), np.float32)
+        mix: Array = np.zeros(len(p), np.float32)
     elif person.shirt_pattern == "noise":
         mix = smoothstep(-0.3, 0.3, noise_at(rng, index, 6))
     else:
@@ -224,7 +230,11 @@ def paint_eye(person: Person, artwork: Artwork | None, size: int = 256) -> Array
         inner = inner * (1 - 0.75 * smoothstep(edge * 0.86, edge, angle))[..., None]
         inner = inner * smoothstep(pupil * 0.9, pupil * 1.05, angle)[..., None]
         veins = smoothstep(0.9, 2.2, np.abs(_noise_field(3.0, 1)[:size, :size]))
-        white = np.array([0.68, 0.63, 0.6]) * (1 - 0.25 * veins * smoothstep(0.6, 1.3, angle))[..., None] ** [0.3, 1.2, 1.2]
+        white = np.array([0.68, 0.63, 0.6]) * (1 - 0.25 * veins * smoothstep(0.6, 1.3, angle))[..., None] ** [
+            0.3,
+            1.2,
+            1.2,
+        ]
         outer = smoothstep(edge * 0.97, edge * 1.05, angle)[..., None]
         color = inner * (1 - outer) + white * outer
     out = np.full((size, size, 4), 255, np.uint8)
@@ -233,7 +243,7 @@ def paint_eye(person: Person, artwork: Artwork | None, size: int = 256) -> Array
 
 
 def paint_fur(body: Body, person: Person) -> Array:
-    """(ATLAS_PX, ATLAS_PX, 4) uint8 for shells over the skin: brightness by strand, alpha how high each strand reaches."""
+    """(ATLAS_PX, ATLAS_PX, 4) uint8 for shells over the skin: brightness by strand, alpha its height."""
     texels = body.texels()
     rng = np.random.default_rng([person.seed, 11])
     grain = float(rng.choice([1.0, 1.5, 2.2]))

@@ -21,11 +21,12 @@ POSE_LIKE = ("jaw", "eyeLook", "tongue", "mouthClose")  # said by joints, or onl
 
 # Mean and standard deviation of ARKit units while a person speaks; the rest is near zero.
 SPEECH = {
-    "mouthSmile": (0.2, 0.15), "mouthLowerDown": (0.23, 0.2), "mouthShrugUpper": (0.15, 0.15), "mouthDimple": (0.15, 0.12),
-    "eyeSquint": (0.1, 0.08), "eyeWide": (0.07, 0.05), "mouthRollUpper": (0.06, 0.05), "browInnerUp": (0.07, 0.09),
-    "noseSneer": (0.06, 0.03), "mouthFunnel": (0.06, 0.12), "mouthPucker": (0.06, 0.14), "browDown": (0.04, 0.07),
-    "mouthUpperUp": (0.05, 0.08), "browOuterUp": (0.04, 0.07), "mouthPress": (0.03, 0.06), "mouthRollLower": (0.03, 0.05),
-    "cheekPuff": (0.02, 0.04), "mouthShrugLower": (0.03, 0.05), "cheekSquint": (0.04, 0.06), "mouthStretch": (0.03, 0.05),
+    "mouthSmile": (0.2, 0.15), "mouthLowerDown": (0.23, 0.2), "mouthShrugUpper": (0.15, 0.15),
+    "mouthDimple": (0.15, 0.12), "eyeSquint": (0.1, 0.08), "eyeWide": (0.07, 0.05), "mouthRollUpper": (0.06, 0.05),
+    "browInnerUp": (0.07, 0.09), "noseSneer": (0.06, 0.03), "mouthFunnel": (0.06, 0.12), "mouthPucker": (0.06, 0.14),
+    "browDown": (0.04, 0.07), "mouthUpperUp": (0.05, 0.08), "browOuterUp": (0.04, 0.07), "mouthPress": (0.03, 0.06),
+    "mouthRollLower": (0.03, 0.05), "cheekPuff": (0.02, 0.04), "mouthShrugLower": (0.03, 0.05),
+    "cheekSquint": (0.04, 0.06), "mouthStretch": (0.03, 0.05),
 }  # fmt: skip
 MOODS = ("neutral", "speech", "smile", "laugh", "brows_up", "frown", "surprise", "kiss", "blink", "units", "random")
 MOOD_ODDS = (0.12, 0.34, 0.1, 0.06, 0.06, 0.07, 0.05, 0.04, 0.05, 0.05, 0.06)
@@ -137,7 +138,9 @@ def sample_person(seed: int, identities: int, artwork: Artwork | None) -> Person
     if dark or rng.random() < 0.3:
         hair_color = np.array([0.016, 0.012, 0.010])
     else:
-        choices = np.array([[0.03, 0.02, 0.014], [0.07, 0.04, 0.022], [0.14, 0.08, 0.04], [0.38, 0.25, 0.12], [0.22, 0.07, 0.025]])
+        choices = np.array(
+            [[0.03, 0.02, 0.014], [0.07, 0.04, 0.022], [0.14, 0.08, 0.04], [0.38, 0.25, 0.12], [0.22, 0.07, 0.025]]
+        )
         hair_color = choices[int(rng.choice(5, p=[0.28, 0.26, 0.2, 0.17, 0.09]))]
     if age > 0.7 and rng.random() < 0.7:
         hair_color = np.array([0.3, 0.295, 0.29]) * rng.uniform(0.4, 1.1)
@@ -152,10 +155,16 @@ def sample_person(seed: int, identities: int, artwork: Artwork | None) -> Person
         hair = "buzz"
     elif artwork is not None and draw < 0.86:
         styles = artwork.proxies("hair")
-        common = [s for s in styles if s.startswith("short")] if male else [s for s in styles if s not in ("short01", "short04")]
+        common = (
+            [s for s in styles if s.startswith("short")]
+            if male
+            else [s for s in styles if s not in ("short01", "short04")]
+        )
         hair = pick(common if looks.random() < 0.85 and common else styles)
     eye_hue = rng.choice(5, p=[0.5, 0.15, 0.13, 0.17, 0.05]) if not dark else 0
-    iris_color = np.array([[0.08, 0.035, 0.015], [0.16, 0.09, 0.035], [0.1, 0.14, 0.07], [0.1, 0.19, 0.3], [0.2, 0.22, 0.23]])[eye_hue]
+    iris_color = np.array(
+        [[0.08, 0.035, 0.015], [0.16, 0.09, 0.035], [0.1, 0.14, 0.07], [0.1, 0.19, 0.3], [0.2, 0.22, 0.23]]
+    )[eye_hue]
     iris = None
     if artwork is not None and artwork.irises():
         browns = [n for n in artwork.irises() if "brown" in n]
@@ -166,25 +175,49 @@ def sample_person(seed: int, identities: int, artwork: Artwork | None) -> Person
         return np.array(colorsys.hsv_to_rgb(rng.random(), rng.random() * 0.75, value))
 
     return Person(
-        seed=seed, identity=identity, age=age, male=male, skin_color=skin_color, skins=skins,
+        seed=seed,
+        identity=identity,
+        age=age,
+        male=male,
+        skin_color=skin_color,
+        skins=skins,
         skin_mix=float(rng.uniform(0, 0.6)),
-        skin_tone=np.exp(rng.normal(0, 0.12)) * np.array([1, np.exp(rng.normal(0, 0.035)), np.exp(rng.normal(0, 0.06))]),
-        redness=float(rng.beta(1.5, 3)), freckles=float(rng.random() ** 4 * (0.3 if dark else 1)),
-        moles=int(rng.poisson(2.5)), stubble=float(rng.beta(1.2, 1.6)) if male and rng.random() < 0.55 else 0.0,
-        lip_tint=np.array([1, 1, 1]) if male or rng.random() < 0.5 else np.array([1.05, rng.uniform(0.35, 0.8), rng.uniform(0.4, 0.9)]),
-        makeup=0.0 if male or rng.random() < 0.6 else float(rng.uniform(0.2, 0.8)), gloss=float(rng.uniform(0.4, 1.3)),
-        hair=hair, hair_color=hair_color, hair_mirrored=bool(rng.random() < 0.5), hair_volume=float(rng.uniform(1.0, 1.06)),
+        skin_tone=np.exp(rng.normal(0, 0.12))
+        * np.array([1, np.exp(rng.normal(0, 0.035)), np.exp(rng.normal(0, 0.06))]),
+        redness=float(rng.beta(1.5, 3)),
+        freckles=float(rng.random() ** 4 * (0.3 if dark else 1)),
+        moles=int(rng.poisson(2.5)),
+        stubble=float(rng.beta(1.2, 1.6)) if male and rng.random() < 0.55 else 0.0,
+        lip_tint=np.array([1, 1, 1])
+        if male or rng.random() < 0.5
+        else np.array([1.05, rng.uniform(0.35, 0.8), rng.uniform(0.4, 0.9)]),
+        makeup=0.0 if male or rng.random() < 0.6 else float(rng.uniform(0.2, 0.8)),
+        gloss=float(rng.uniform(0.4, 1.3)),
+        hair=hair,
+        hair_color=hair_color,
+        hair_mirrored=bool(rng.random() < 0.5),
+        hair_volume=float(rng.uniform(1.0, 1.06)),
         fur_length_m=float(rng.choice([rng.uniform(0.006, 0.014), rng.uniform(0.014, 0.026)])),
         hairline=float(np.clip(rng.normal(0.004 if male else 0, 0.008), -0.012, 0.03)),
         brows=pick(artwork.proxies("eyebrows")) if artwork is not None else None,
-        brow_strength=float(rng.uniform(0.6, 1.0)), lashes=pick(artwork.proxies("eyelashes")) if artwork is not None else None,
-        iris=iris, iris_color=iris_color, teeth=pick(artwork.proxies("teeth")) if artwork is not None else None,
+        brow_strength=float(rng.uniform(0.6, 1.0)),
+        lashes=pick(artwork.proxies("eyelashes")) if artwork is not None else None,
+        iris=iris,
+        iris_color=iris_color,
+        teeth=pick(artwork.proxies("teeth")) if artwork is not None else None,
         teeth_tint=np.array([1, rng.uniform(0.9, 1), rng.uniform(0.72, 0.98)]) * rng.uniform(0.7, 0.95),
-        shirt_color=cloth(), shirt_second=cloth(), shirt_pattern=str(rng.choice(["plain", "stripes", "checks", "noise"], p=[0.6, 0.16, 0.08, 0.16])),
-        collar=(float(rng.uniform(0.062, 0.1)), float(rng.uniform(0.02, 0.075)), float(rng.uniform(0, 0.05) if rng.random() < 0.35 else 0)),
-        glasses=bool(rng.random() < 0.1), glasses_color=np.array([0.02, 0.018, 0.016]) * rng.uniform(0.4, 8),
+        shirt_color=cloth(),
+        shirt_second=cloth(),
+        shirt_pattern=str(rng.choice(["plain", "stripes", "checks", "noise"], p=[0.6, 0.16, 0.08, 0.16])),
+        collar=(
+            float(rng.uniform(0.062, 0.1)),
+            float(rng.uniform(0.02, 0.075)),
+            float(rng.uniform(0, 0.05) if rng.random() < 0.35 else 0),
+        ),
+        glasses=bool(rng.random() < 0.1),
+        glasses_color=np.array([0.02, 0.018, 0.016]) * rng.uniform(0.4, 8),
         light_fixed=bool(rng.random() < 0.5),
-    )  # fmt: skip
+    )
 
 
 def sample_expression(rng: np.random.Generator, mood: str, names: list[str]) -> tuple[Array, float]:
@@ -213,7 +246,13 @@ def sample_expression(rng: np.random.Generator, mood: str, names: list[str]) -> 
         for name, weight in (("browInnerUp", 1.0), ("browOuterUp", 1.0), ("eyeWide", 0.6)):
             add(name, a * weight)
     elif mood == "frown":
-        for name, weight in (("browDown", 1.0), ("eyeSquint", 0.5), ("noseSneer", 0.5), ("mouthFrown", 0.6), ("mouthPress", 0.4)):
+        for name, weight in (
+            ("browDown", 1.0),
+            ("eyeSquint", 0.5),
+            ("noseSneer", 0.5),
+            ("mouthFrown", 0.6),
+            ("mouthPress", 0.4),
+        ):
             add(name, a * weight)
     elif mood == "surprise":
         for name, weight in (("browInnerUp", 0.9), ("browOuterUp", 0.8), ("eyeWide", 0.9)):
@@ -248,7 +287,10 @@ def sample_shot(person: Person, number: int, names: list[str], artwork: Artwork 
     mood = str(rng.choice(MOODS, p=MOOD_ODDS)) if number else "neutral"
     expression, jaw = sample_expression(rng, mood, names)
     wide = rng.random()
-    yaw = rng.normal(0, 0.42) if wide < 0.72 else rng.uniform(-0.9, 0.9) if wide < 0.88 else rng.choice([-1, 1]) * rng.uniform(0.8, 1.57)
+    if wide < 0.72:
+        yaw = rng.normal(0, 0.42)
+    else:
+        yaw = rng.uniform(-0.9, 0.9) if wide < 0.88 else rng.choice([-1, 1]) * rng.uniform(0.8, 1.57)
     pitch, roll = np.clip(rng.normal(0, 0.17), -0.44, 0.44), np.clip(rng.normal(0, 0.1), -0.26, 0.26)
     if number == 0:
         yaw, pitch, roll = rng.normal(0, 0.08), rng.normal(0, 0.05), rng.normal(0, 0.03)
@@ -259,18 +301,29 @@ def sample_shot(person: Person, number: int, names: list[str], artwork: Artwork 
     gaze = np.array([rng.normal(0, 0.1), np.clip(rng.normal(0, 0.18), -0.5, 0.5), 0.0])
     if rng.random() < 0.5 and abs(yaw) < 0.5:  # looks into the camera
         gaze = np.array([np.clip(-pitch, -0.3, 0.3), np.clip(-yaw, -0.5, 0.5), 0.0])
-    vergence = rng.uniform(0, 0.03)
+    vergence = np.array([0.0, rng.uniform(0, 0.03), 0.0])
     light_rng = np.random.default_rng([person.seed, 4]) if person.light_fixed else rng
     surrounding = None
     if artwork is not None and (names_of := artwork.surroundings()) and light_rng.random() < 0.65:
         surrounding = str(names_of[int(light_rng.integers(len(names_of)))])
     backgrounds = ["plain", "gradient", "noise"] + (["surrounding"] if surrounding else [])
     return Shot(
-        seed=seed, mood=mood, root=matrix_to_axis_angle(head @ neck.T), neck=matrix_to_axis_angle(neck),
-        jaw=np.array([jaw, rng.normal(0, 0.012), 0.0]), eye_left=gaze - [0, vergence, 0], eye_right=gaze + [0, vergence, 0],
-        expression=expression, zoom=float(rng.uniform(0.96, 1.04)), shift=rng.uniform(-0.04, 0.04, 2), surrounding=surrounding,
-        exposure=float(np.exp(rng.normal(np.log(0.85), 0.18))), background=str(rng.choice(backgrounds)),
-        blur_px=float(max(0.0, rng.normal(0.2, 0.4))), noise=float(rng.random() ** 2 * 0.03),
+        seed=seed,
+        mood=mood,
+        root=matrix_to_axis_angle(head @ neck.T),
+        neck=matrix_to_axis_angle(neck),
+        jaw=np.array([jaw, rng.normal(0, 0.012), 0.0]),
+        eye_left=gaze - vergence,
+        eye_right=gaze + vergence,
+        expression=expression,
+        zoom=float(rng.uniform(0.96, 1.04)),
+        shift=rng.uniform(-0.04, 0.04, 2),
+        surrounding=surrounding,
+        exposure=float(np.exp(rng.normal(np.log(0.85), 0.18))),
+        background=str(rng.choice(backgrounds)),
+        blur_px=float(max(0.0, rng.normal(0.2, 0.4))),
+        noise=float(rng.random() ** 2 * 0.03),
         jpeg_quality=int(rng.integers(55, 97)) if rng.random() < 0.7 else 100,
-        white_balance=np.clip(1 + rng.normal(0, 0.035, 3), 0.88, 1.12), contrast=float(rng.uniform(0.85, 1.2)),
-    )  # fmt: skip
+        white_balance=np.clip(1 + rng.normal(0, 0.035, 3), 0.88, 1.12),
+        contrast=float(rng.uniform(0.85, 1.2)),
+    )

@@ -51,8 +51,12 @@ def person_path(folder: str | Path, seed: int) -> Path:
 
 
 def write_people(
-    plan: PeoplePlan, folder: str | Path, workers: int = 1, detect: bool = False, report: Callable[[int, int, float], None] | None = None
-) -> int:  # fmt: skip
+    plan: PeoplePlan,
+    folder: str | Path,
+    workers: int = 1,
+    detect: bool = False,
+    report: Callable[[int, int, float], None] | None = None,
+) -> int:
     """Make the people of ``plan`` that the folder lacks. Returns how many were made.
 
     detect: also run the landmarker and the matte net on the pictures (``annotate``). report: called after each person
@@ -116,14 +120,14 @@ def _write(path: Path, arrays: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def detect(images: np.ndarray, landmarks: np.ndarray, nets: tuple[Landmarker, Matte] | None = None) -> dict[str, np.ndarray]:
+def detect(images: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:
     """What the photo front end sees in the pictures: the estimator's own view of them.
 
     images: (P, H, W, 3) uint8 head crops; landmarks: (P, 478, 3) the truth, to tell a found face from a mistaken one.
     Returns ``detected`` (P,) bool, ``detected_landmarks`` (P, 478, 3) crop units, ``blendshapes`` (P, 52) and
     ``detected_matte`` (P, H, W) uint8; rows where no face was found are zero.
     """
-    landmarker, matte = nets or _nets()
+    landmarker, matte = _nets()
     pictures = torch.from_numpy(images).float() / 255
     size = pictures.shape[1]
     result = landmarker(pictures, passes=2)  # head crops start close: a third pass moves points by 0.2 px
