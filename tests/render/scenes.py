@@ -1,4 +1,4 @@
-"""Made scenes for the rasteriser's tests: a Gaussian-covered ellipsoid of a head's size, seen from the front and a side."""
+"""Made scenes for the rasteriser's tests: a Gaussian-covered ellipsoid of a head's size, seen from several sides."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Formulas: EWA splatting as in gsplat 1.5.3 (``_fully_fused_projection`` and ``_rasterize_to_pixels`` of its torch
 reference). Differentiable by autograd in every input. Memory stays bounded: the picture is done in square tiles, the
-Gaussians of a tile in runs of at most ``MAX_PAIRS`` (Gaussian, pixel) pairs, and the backward pass computes each tile
-again.
+Gaussians of a tile in runs of at most ``MAX_PAIRS`` (Gaussian, pixel) pairs, and the backward pass of a large view
+computes its tiles again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ MAX_EXTENT = 3.33  # standard deviations
 JACOBIAN_MARGIN = 0.3  # of half the field of view: beyond, the projection's Jacobian is not followed any further
 TILE_PX = 16
 MAX_PAIRS = 1 << 20
+KEPT_PAIRS = 1 << 24  # beyond so many in a view, tiles are computed again in the backward pass instead of being kept
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def _render_view(inputs: RasterInputs, view: int) -> tuple[Tensor, Tensor]:
     splats = _project(inputs, view)
     low, high = splats.centers.detach() - splats.half_sizes, splats.centers.detach() + splats.half_sizes
     color_rows, rest_rows = [], []
+    pairs = 0
     for y in range(0, inputs.height, TILE_PX):
         tile_h = min(TILE_PX, inputs.height - y)
         in_row = ((high[:, 1] >= y) & (low[:, 1] <= y + tile_h)).nonzero().squeeze(-1)
@@ -127,7 +129,8 @@ def _render_view(inputs: RasterInputs, view: int) -> tuple[Tensor, Tensor]:
             rows = torch.arange(y, y + tile_h, dtype=like.dtype, device=like.device) + 0.5
             columns = torch.arange(x, x + tile_w, dtype=like.dtype, device=like.device) + 0.5
             pixels = torch.cartesian_prod(rows, columns).flip(-1)
-            if torch.is_grad_enabled() and len(index):
+            pairs += len(index) * len(pixels)
+            if torch.is_grad_enabled() and pairs > KEPT_PAIRS:
                 color, rest = checkpoint(_composite, *tile, pixels, use_reentrant=False, preserve_rng_state=False)
             else:
                 color, rest = _composite(*tile, pixels)

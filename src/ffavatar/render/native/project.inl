@@ -103,8 +103,8 @@ static void project(const Scene& scene, int begin, int end, Splat* splats, TileB
         const Vec x = scene.K[0] * p.x * inverse_z + scene.K[2], y = scene.K[4] * p.y * inverse_z + scene.K[5];
         const Vec extent2 = smaller(all(MAX_EXTENT * MAX_EXTENT), 2.0f * LN_2 * (log2_opacity + LOG2_255));
         const Vec radius_x = root(extent2 * p.xx), radius_y = root(extent2 * p.yy);
-        const Vec a = 0.5f * LOG2_E * p.yy * inverse_det, c = 0.5f * LOG2_E * p.xx * inverse_det;
-        const Vec b = -LOG2_E * p.xy * inverse_det;
+        const Vec a = 0.5f * EIGHTH_LOG2_E * p.yy * inverse_det, c = 0.5f * EIGHTH_LOG2_E * p.xx * inverse_det;
+        const Vec b = -EIGHTH_LOG2_E * p.xy * inverse_det, peak = 0.125f * log2_opacity;
         const Vec sum = x + y + p.z + a + b + c + opacity + radius_x + radius_y;  // finite only if all of them are
         Mask drawn = both(ge(p.z, all(scene.near_plane)), ge(all(scene.far_plane), p.z));
         drawn = both(drawn, both(gt(p.det, Vec{}), ge(opacity, all(MIN_ALPHA))));
@@ -130,7 +130,7 @@ static void project(const Scene& scene, int begin, int end, Splat* splats, TileB
             const float depth = p.z[i];
             __builtin_memcpy(&keys[index], &depth, sizeof depth);  // positive floats sort like their bits
             Splat& s = splats[index];
-            s.x = x[i], s.y = y[i], s.a = a[i], s.b = b[i], s.c = c[i], s.log2_opacity = log2_opacity[i];
+            s.x = x[i], s.y = y[i], s.a = a[i], s.b = b[i], s.c = c[i], s.peak = peak[i];
             s.half_w = half_w, s.half_h = half_h;
             const float* color = scene.colors + (std::int64_t)index * scene.channels;
             for (int d = 0; d < inline_channels; ++d) s.color[d] = color[d];
@@ -156,7 +156,7 @@ static void project_backward(const Scene& scene, int begin, int end, const Splat
         const Vec opacity = load(scene.opacities, 1, 0, first, end);
         Vec k00, k01, k11;  // inverse covariance on the picture
         __builtin_memcpy(&k00, a, sizeof a), __builtin_memcpy(&k01, b, sizeof b), __builtin_memcpy(&k11, c, sizeof c);
-        k00 *= 2.0f * LN_2, k01 *= LN_2, k11 *= 2.0f * LN_2;
+        k00 *= 16.0f * LN_2, k01 *= 8.0f * LN_2, k11 *= 16.0f * LN_2;
         Vec m[MOMENTS];
         for (int i = 0; i < MOMENTS; ++i) m[i] = load(moments, MOMENTS, i, first, end);
 

@@ -21,14 +21,16 @@ constexpr float MAX_EXTENT = 3.33f;  // standard deviations
 
 constexpr float LOG2_255 = 7.994353436858858f;
 constexpr float LOG2_E = 1.4426950408889634f;
+constexpr float EIGHTH_LOG2_E = LOG2_E / 8;
 constexpr float LN_2 = 0.6931471805599453f;
 
 // A Gaussian on the picture. With d = centre - pixel centre:
-//   log2(alpha) = log2_opacity - (a dx^2 + b dx dy + c dy^2)
+//   log2(alpha) / 8 = peak - (a dx^2 + b dx dy + c dy^2)
+// (an eighth, because the kernels' exponential starts from there).
 struct alignas(64) Splat {
     float x, y;                 // centre, pixels
-    float a, b, c;              // half the inverse covariance (b whole), times log2(e)
-    float log2_opacity;
+    float a, b, c;              // half the inverse covariance (b whole), times log2(e) / 8
+    float peak;                 // log2(opacity) / 8
     float half_w, half_h;       // of the box outside which alpha < 1/255, pixels
     float color[MAX_CHANNELS];  // the first channels, so that one cache line holds all a pixel needs
 };

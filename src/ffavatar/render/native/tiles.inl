@@ -1,11 +1,26 @@
 // Compositing one tile, forwards and backwards. Included by kernels.inl.
 //
-// A vector holds a block of BLOCK_W x BLOCK_H pixels: splats are small and round, so squarer blocks waste fewer lanes.
-// Transmittance is kept with its sign: negative = this pixel is full (or outside the picture) and takes no more splats.
+// A vector holds a block of BLOCK_W x BLOCK_H pixels: splats are small and round, so squarer blocks waste fewer lanes. The
+// blocks a splat may touch are the bits of one word, walked in a single loop without further tests: on splats a few blocks
+// wide, mispredicted branches cost more than the arithmetic they would save.
+// Transmittance is kept with its sign: negative = this pixel is full (or outside the picture) and takes no more splats,
+// which needs no test of its own: from there on, what a splat would leave is never above MIN_TRANSMITTANCE.
 
-constexpr int BLOCKS_X = TILE_W / BLOCK_W, BLOCKS_Y = TILE_H / BLOCK_H;
+constexpr int BLOCKS_X = TILE_W / BLOCK_W, BLOCKS_Y = TILE_H / BLOCK_H, BLOCKS = BLOCKS_X * BLOCKS_Y;
 static_assert(BLOCK_W * BLOCK_H == LANES, "a block fills a vector");
-static_assert(BLOCKS_Y <= 31, "rows of blocks are kept as bits");
+static_assert(BLOCKS <= 64, "blocks are bits of one word");
+
+typedef std::uint64_t BlockSet;  // bit by * BLOCKS_X + bx
+
+constexpr BlockSet first_column() {
+    BlockSet set = 0;
+    for (int by = 0; by < BLOCKS_Y; ++by) set |= BlockSet{1} << (by * BLOCKS_X);
+    return set;
+}
+constexpr BlockSet FIRST_COLUMN = first_column();
+
+// Bits first .. last.
+static inline BlockSet bits(int first, int last) { return (~BlockSet{0} >> (63 - last)) & (~BlockSet{0} << first); }
 
 struct Lanes {
     Vec x, y;  // pixel centres inside a block
@@ -20,118 +35,97 @@ static inline Lanes lane_positions() {
     return lanes;
 }
 
-// The blocks along one axis that hold pixel centres within `half` of `centre`: [first, last], empty if last < first.
-struct BlockSpan {
-    int first, last;
-};
+// A tile's pixels: where the blocks lie and which of them still take splats.
+struct Blocks {
+    float x[BLOCKS], y[BLOCKS];  // first pixel, relative to the tile
+    float width, height;         // pixels of the tile inside the picture
+    BlockSet open;
 
-static inline BlockSpan blocks_within(float centre, float half, float size, int block) {
-    const float low = centre - half - 0.5f, high = centre + half - 0.5f;  // pixel indices
-    if (!(high >= 0.0f && low <= size - 1.0f)) return {0, -1};
-    const int first = low > 0.0f ? (int)__builtin_ceilf(low) : 0;
-    const int last = high < size - 1.0f ? (int)high : (int)size - 1;
-    return last < first ? BlockSpan{0, -1} : BlockSpan{first / block, last / block};
-}
-
-static inline unsigned bits_of(BlockSpan span) { return (2u << span.last) - (1u << span.first); }
-
-// The pixels' state at the start of a tile, and which blocks still have a pixel that takes splats.
-struct Open {
-    unsigned rows[BLOCKS_X];  // bit by: block (bx, by) is open
-    unsigned any_rows;
-    float width, height;  // pixels of the tile inside the picture
-
-    void gather() {
-        any_rows = 0;
-        for (int bx = 0; bx < BLOCKS_X; ++bx) any_rows |= rows[bx];
+    // The blocks with pixel centres within half_w, half_h of (x, y), closed ones included.
+    BlockSet within(float centre_x, float centre_y, float half_w, float half_h) const {
+        const float low_x = centre_x - half_w - 0.5f, high_x = centre_x + half_w - 0.5f;  // pixel indices
+        const float low_y = centre_y - half_h - 0.5f, high_y = centre_y + half_h - 0.5f;
+        const int x0 = (int)__builtin_ceilf(low_x > 0.0f ? low_x : 0.0f), y0 = (int)__builtin_ceilf(low_y > 0.0f ? low_y : 0.0f);
+        const int x1 = (int)(high_x < width - 1.0f ? high_x : width - 1.0f);
+        const int y1 = (int)(high_y < height - 1.0f ? high_y : height - 1.0f);
+        if (x1 < x0 || y1 < y0) return 0;  // the tile list is exact, but its last tiles may lie outside the picture
+        const BlockSet rows = FIRST_COLUMN & bits(y0 / BLOCK_H * BLOCKS_X, y1 / BLOCK_H * BLOCKS_X);
+        return rows * bits(x0 / BLOCK_W, x1 / BLOCK_W);
     }
 };
 
 template <class Job>
-static inline Open open_tile(const Job& job, const Lanes& lanes, Vec transmittance[BLOCKS_X][BLOCKS_Y]) {
-    Open open;
+static inline Blocks open_tile(const Job& job, const Lanes& lanes, Vec transmittance[BLOCKS]) {
+    Blocks blocks;
     const int w = job.width - job.x, h = job.height - job.y;
-    open.width = (float)(w < TILE_W ? w : TILE_W);
-    open.height = (float)(h < TILE_H ? h : TILE_H);
-    for (int bx = 0; bx < BLOCKS_X; ++bx) {
-        open.rows[bx] = 0;
-        for (int by = 0; by < BLOCKS_Y; ++by) {
-            const Mask inside = both(gt(all(open.width - bx * BLOCK_W), lanes.x), gt(all(open.height - by * BLOCK_H), lanes.y));
-            transmittance[bx][by] = choose(inside, all(1.0f), all(-1.0f));
-            if (any(inside)) open.rows[bx] |= 1u << by;
-        }
+    blocks.width = (float)(w < TILE_W ? w : TILE_W);
+    blocks.height = (float)(h < TILE_H ? h : TILE_H);
+    blocks.open = 0;
+    for (int i = 0; i < BLOCKS; ++i) {
+        blocks.x[i] = (float)(i % BLOCKS_X * BLOCK_W);
+        blocks.y[i] = (float)(i / BLOCKS_X * BLOCK_H);
+        const Mask inside = both(gt(all(blocks.width - blocks.x[i]), lanes.x), gt(all(blocks.height - blocks.y[i]), lanes.y));
+        transmittance[i] = choose(inside, all(1.0f), all(-1.0f));
+        if (any(inside)) blocks.open |= BlockSet{1} << i;
     }
-    open.gather();
-    return open;
+    return blocks;
 }
 
-static inline Vec negated(Vec a) { return (Vec)((IntVec)a | (int)0x80000000); }
+struct PixelPlace {
+    int block, lane;
+    std::int64_t pixel;  // in the picture
+};
+
+template <class Job>
+static inline PixelPlace place(const Job& job, int px, int py) {
+    return {py / BLOCK_H * BLOCKS_X + px / BLOCK_W, py % BLOCK_H * BLOCK_W + px % BLOCK_W,
+            (std::int64_t)(job.y + py) * job.width + job.x + px};
+}
 
 template <int D>
 static void forward_tile(const TileForward& job) {
-    alignas(64) Vec transmittance[BLOCKS_X][BLOCKS_Y], color[BLOCKS_X][BLOCKS_Y][D];
+    alignas(64) Vec transmittance[BLOCKS], color[BLOCKS][D];
     const Lanes lanes = lane_positions();
-    Open open = open_tile(job, lanes, transmittance);
-    for (int bx = 0; bx < BLOCKS_X; ++bx)
-        for (int by = 0; by < BLOCKS_Y; ++by)
-            for (int d = 0; d < D; ++d) color[bx][by][d] = Vec{};
+    Blocks blocks = open_tile(job, lanes, transmittance);
+    for (int i = 0; i < BLOCKS; ++i)
+        for (int d = 0; d < D; ++d) color[i][d] = Vec{};
 
     int k = 0;
-    for (; k < job.count && open.any_rows; ++k) {
+    for (; k < job.count && blocks.open; ++k) {
         const int ahead = k + 8 < job.count ? k + 8 : job.count - 1;
         __builtin_prefetch(&job.splats[job.list[ahead]]);
         const int index = job.list[k];
         const Splat& splat = job.splats[index];
         const float* rgb = job.colors + index * job.color_stride;
         const float x = splat.x - job.x, y = splat.y - job.y;
-        const BlockSpan columns = blocks_within(x, splat.half_w, open.width, BLOCK_W);
-        const BlockSpan rows = blocks_within(y, splat.half_h, open.height, BLOCK_H);
-        if (rows.last < rows.first) continue;
-        const unsigned wanted = bits_of(rows);
-        bool closed = false;
-        for (int bx = columns.first; bx <= columns.last; ++bx) {
-            unsigned left = wanted & open.rows[bx];
-            if (!left) continue;
-            const Vec dx = (x - bx * BLOCK_W) - lanes.x;
-            const Vec base = splat.log2_opacity - splat.a * dx * dx, slope = splat.b * dx;
-            do {
-                const int by = __builtin_ctz(left);
-                left &= left - 1;
-                const Vec before = transmittance[bx][by];
-                const Vec dy = (y - by * BLOCK_H) - lanes.y;
-                const Vec log2_alpha = base - dy * (splat.c * dy + slope);
-                const Mask hit = both(ge(log2_alpha, all(-LOG2_255)), gt(before, Vec{}));
-                if (!any(hit)) continue;
-                const Vec alpha = smaller(exp2_of(log2_alpha), all(MAX_ALPHA));
-                const Vec after = before - before * alpha;
-                const Mask taken = both(hit, gt(after, all(MIN_TRANSMITTANCE)));
-                const Vec weight = keep(taken, before * alpha);
-                for (int d = 0; d < D; ++d) color[bx][by][d] += weight * rgb[d];
-                Vec now = choose(taken, after, before);
-                const Mask full = first_only(hit, taken);
-                if (__builtin_expect(any(full), 0)) {
-                    now = choose(full, negated(now), now);
-                    if (!any(gt(now, Vec{}))) {
-                        open.rows[bx] &= ~(1u << by);
-                        closed = true;
-                    }
-                }
-                transmittance[bx][by] = now;
-            } while (left);
+        BlockSet left = blocks.within(x, y, splat.half_w, splat.half_h) & blocks.open;
+        while (left) {
+            const int i = __builtin_ctzll(left);
+            left &= left - 1;
+            const Vec before = transmittance[i];
+            const Vec dx = (x - blocks.x[i]) - lanes.x, dy = (y - blocks.y[i]) - lanes.y;
+            const Vec eighth_log2 = (splat.peak - splat.a * dx * dx) - dy * (splat.c * dy + splat.b * dx);
+            const Mask hit = ge(eighth_log2, all(-LOG2_255 / 8));
+            const Vec alpha = smaller(exp2_of_8(eighth_log2), all(MAX_ALPHA));
+            const Vec after = before - before * alpha;
+            const Mask taken = both(hit, gt(after, all(MIN_TRANSMITTANCE)));
+            const Vec weight = keep(taken, before * alpha);
+            for (int d = 0; d < D; ++d) color[i][d] += weight * rgb[d];
+            const Vec now = choose(taken, after, negated_where(first_only(hit, taken), before));
+            transmittance[i] = now;
+            if (all_negative(now)) blocks.open &= ~(BlockSet{1} << i);
         }
-        if (closed) open.gather();
     }
     *job.used = k;
 
-    for (int py = 0; py < (int)open.height; ++py) {
-        for (int px = 0; px < (int)open.width; ++px) {
-            const int bx = px / BLOCK_W, by = py / BLOCK_H, lane = py % BLOCK_H * BLOCK_W + px % BLOCK_W;
-            const float rest = __builtin_fabsf(transmittance[bx][by][lane]);
-            const std::int64_t pixel = (std::int64_t)(job.y + py) * job.width + job.x + px;
-            float* out = job.out_colors + pixel * job.channels;
+    for (int py = 0; py < (int)blocks.height; ++py) {
+        for (int px = 0; px < (int)blocks.width; ++px) {
+            const PixelPlace at = place(job, px, py);
+            const float rest = __builtin_fabsf(transmittance[at.block][at.lane]);
+            float* out = job.out_colors + at.pixel * job.channels;
             for (int d = 0; d < D; ++d)
-                out[d] = color[bx][by][d][lane] + (job.background ? rest * job.background[d] : 0.0f);
-            job.out_alphas[pixel] = 1.0f - rest;
+                out[d] = color[at.block][d][at.lane] + (job.background ? rest * job.background[d] : 0.0f);
+            job.out_alphas[at.pixel] = 1.0f - rest;
         }
     }
 }
@@ -142,29 +136,25 @@ static void forward_tile(const TileForward& job) {
 template <int D>
 static void backward_tile(const TileBackward& job) {
     constexpr int RECORD = MOMENTS + D;
-    alignas(64) Vec transmittance[BLOCKS_X][BLOCKS_Y], behind[BLOCKS_X][BLOCKS_Y], v_alpha[BLOCKS_X][BLOCKS_Y];
-    alignas(64) Vec v_color[BLOCKS_X][BLOCKS_Y][D];
+    alignas(64) Vec transmittance[BLOCKS], behind[BLOCKS], v_alpha[BLOCKS], v_color[BLOCKS][D];
     const Lanes lanes = lane_positions();
-    Open open = open_tile(job, lanes, transmittance);
-    for (int bx = 0; bx < BLOCKS_X; ++bx) {
-        for (int by = 0; by < BLOCKS_Y; ++by) {
-            behind[bx][by] = v_alpha[bx][by] = Vec{};
-            for (int d = 0; d < D; ++d) v_color[bx][by][d] = Vec{};
-        }
+    Blocks blocks = open_tile(job, lanes, transmittance);
+    for (int i = 0; i < BLOCKS; ++i) {
+        behind[i] = v_alpha[i] = Vec{};
+        for (int d = 0; d < D; ++d) v_color[i][d] = Vec{};
     }
-    for (int py = 0; py < (int)open.height; ++py) {
-        for (int px = 0; px < (int)open.width; ++px) {
-            const int bx = px / BLOCK_W, by = py / BLOCK_H, lane = py % BLOCK_H * BLOCK_W + px % BLOCK_W;
-            const std::int64_t pixel = (std::int64_t)(job.y + py) * job.width + job.x + px;
-            const float of_alpha = job.v_alphas ? job.v_alphas[pixel] : 0.0f;
-            float sum = of_alpha * job.out_alphas[pixel];
+    for (int py = 0; py < (int)blocks.height; ++py) {
+        for (int px = 0; px < (int)blocks.width; ++px) {
+            const PixelPlace at = place(job, px, py);
+            const float of_alpha = job.v_alphas ? job.v_alphas[at.pixel] : 0.0f;
+            float sum = of_alpha * job.out_alphas[at.pixel];
             for (int d = 0; d < D; ++d) {
-                const float of_color = job.v_colors[pixel * job.channels + d];
-                v_color[bx][by][d][lane] = of_color;
-                sum += of_color * job.out_colors[pixel * job.channels + d];
+                const float of_color = job.v_colors[at.pixel * job.channels + d];
+                v_color[at.block][d][at.lane] = of_color;
+                sum += of_color * job.out_colors[at.pixel * job.channels + d];
             }
-            v_alpha[bx][by][lane] = of_alpha;
-            behind[bx][by][lane] = sum;
+            v_alpha[at.block][at.lane] = of_alpha;
+            behind[at.block][at.lane] = sum;
         }
     }
 
@@ -175,70 +165,42 @@ static void backward_tile(const TileBackward& job) {
         const int index = job.list[k];
         const Splat& splat = job.splats[index];
         const float* rgb = job.colors + index * job.color_stride;
-        float* record = job.records + (std::int64_t)job.slots[k] * RECORD;
         const float x = splat.x - job.x, y = splat.y - job.y;
-        const BlockSpan columns = blocks_within(x, splat.half_w, open.width, BLOCK_W);
-        const BlockSpan rows = blocks_within(y, splat.half_h, open.height, BLOCK_H);
-        const unsigned wanted = rows.last < rows.first ? 0 : bits_of(rows) & open.any_rows;
-        bool seen = false, closed = false;
         Vec sums[RECORD];  // s, s dx, s dy, s dx^2, s dx dy, s dy^2, then the colour's gradient
         for (int i = 0; i < RECORD; ++i) sums[i] = Vec{};
-        for (int bx = columns.first; wanted && bx <= columns.last; ++bx) {
-            unsigned left = wanted & open.rows[bx];
-            if (!left) continue;
-            const Vec dx = (x - bx * BLOCK_W) - lanes.x;
-            const Vec base = splat.log2_opacity - splat.a * dx * dx, slope = splat.b * dx;
-            Vec column = Vec{}, column_y = Vec{};  // dx is the same down a column: multiply by it once
-            do {
-                const int by = __builtin_ctz(left);
-                left &= left - 1;
-                const Vec before = transmittance[bx][by];
-                const Vec dy = (y - by * BLOCK_H) - lanes.y;
-                const Vec log2_alpha = base - dy * (splat.c * dy + slope);
-                const Mask hit = both(ge(log2_alpha, all(-LOG2_255)), gt(before, Vec{}));
-                if (!any(hit)) continue;
-                seen = true;
-                const Vec unclamped = exp2_of(log2_alpha), alpha = smaller(unclamped, all(MAX_ALPHA));
-                const Vec after = before - before * alpha;
-                const Mask taken = both(hit, gt(after, all(MIN_TRANSMITTANCE)));
-                const Vec weight = keep(taken, before * alpha);
-                Vec q = v_alpha[bx][by];
-                for (int d = 0; d < D; ++d) {
-                    q += v_color[bx][by][d] * rgb[d];
-                    sums[MOMENTS + d] += weight * v_color[bx][by][d];
-                }
-                const Vec rest = behind[bx][by] - weight * q;
-                behind[bx][by] = rest;
-                const Vec of_alpha = before * q - rest / (1.0f - alpha);
-                const Vec s = keep(both(taken, ge(all(MAX_ALPHA), unclamped)), -unclamped * of_alpha);
-                const Vec s_dy = s * dy;
-                column += s;
-                column_y += s_dy;
-                sums[5] += s_dy * dy;
-                Vec now = choose(taken, after, before);
-                const Mask full = first_only(hit, taken);
-                if (__builtin_expect(any(full), 0)) {
-                    now = choose(full, negated(now), now);
-                    if (!any(gt(now, Vec{}))) {
-                        open.rows[bx] &= ~(1u << by);
-                        closed = true;
-                    }
-                }
-                transmittance[bx][by] = now;
-            } while (left);
-            const Vec column_x = column * dx;
-            sums[0] += column;
-            sums[1] += column_x;
-            sums[2] += column_y;
-            sums[3] += column_x * dx;
-            sums[4] += column_y * dx;
+        BlockSet left = blocks.within(x, y, splat.half_w, splat.half_h) & blocks.open;
+        while (left) {
+            const int i = __builtin_ctzll(left);
+            left &= left - 1;
+            const Vec before = transmittance[i];
+            const Vec dx = (x - blocks.x[i]) - lanes.x, dy = (y - blocks.y[i]) - lanes.y;
+            const Vec eighth_log2 = (splat.peak - splat.a * dx * dx) - dy * (splat.c * dy + splat.b * dx);
+            const Mask hit = ge(eighth_log2, all(-LOG2_255 / 8));
+            const Vec unclamped = exp2_of_8(eighth_log2), alpha = smaller(unclamped, all(MAX_ALPHA));
+            const Vec after = before - before * alpha;
+            const Mask taken = both(hit, gt(after, all(MIN_TRANSMITTANCE)));
+            const Vec weight = keep(taken, before * alpha);
+            Vec q = v_alpha[i];
+            for (int d = 0; d < D; ++d) {
+                q += v_color[i][d] * rgb[d];
+                sums[MOMENTS + d] += weight * v_color[i][d];
+            }
+            const Vec rest = behind[i] - weight * q;
+            behind[i] = rest;
+            const Vec of_alpha = before * q - rest / (1.0f - alpha);
+            const Vec s = keep(both(taken, ge(all(MAX_ALPHA), unclamped)), -unclamped * of_alpha);
+            const Vec s_dx = s * dx, s_dy = s * dy;
+            sums[0] += s;
+            sums[1] += s_dx;
+            sums[2] += s_dy;
+            sums[3] += s_dx * dx;
+            sums[4] += s_dx * dy;
+            sums[5] += s_dy * dy;
+            const Vec now = choose(taken, after, negated_where(first_only(hit, taken), before));
+            transmittance[i] = now;
+            if (all_negative(now)) blocks.open &= ~(BlockSet{1} << i);
         }
-        if (seen) {
-            store_totals<RECORD>(sums, record);
-        } else {
-            for (int i = 0; i < RECORD; ++i) record[i] = 0.0f;
-        }
-        if (closed) open.gather();
+        store_totals<RECORD>(sums, job.records + (std::int64_t)job.slots[k] * RECORD);
     }
     for (int k = job.used; k < job.count; ++k) {
         float* record = job.records + (std::int64_t)job.slots[k] * RECORD;
