@@ -88,7 +88,7 @@ def write_sheets(run: Run, results: list[ClipResult]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for clip, views in dict.fromkeys((result.clip, result.views) for result in results):
         rows: list[tuple[str, Path]] = [
-            (name, result_place(run, clip, name, views).with_name(f"{name}.png")) for name in ("sources", "targets")
+            (name, result_place(run, clip, name, views).with_suffix(".png")) for name in ("sources", "targets")
         ]
         for result in results:
             if (result.clip, result.views) == (clip, views):

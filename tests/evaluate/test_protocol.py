@@ -186,6 +186,21 @@ def test_all_methods_go_through_one_loop_and_a_second_run_resumes(data, tmp_path
     assert calls == [3, 1, 3, 1, 3]
 
 
+def test_a_refused_source_is_counted_as_asked_for_and_named(data, tmp_path, scorer: Scorer) -> None:
+    """One clip with a refused frame must not fall out of the table's row for that number of views."""
+    clip = replace(read_index(data)[0], source_frames=(8, 1, 10), target_frames=(2,))
+    given = []
+
+    def counted(source: Views, target: Views) -> Prediction:
+        given.append(len(source))
+        return perfect(source, target)
+
+    run = Run(tmp_path / "out", tmp_path / "crops", SIZE)
+    results = evaluate([clip], [Method("perfect", counted)], [3, 1], FakeFrontEnd(), scorer, run, quiet())
+    assert [result.views for result in results] == [3, 1] and given == [2, 1]
+    assert results[0].refused == ("one frame 8: no face was found.",)
+
+
 def test_a_broken_run_goes_on_where_it_stopped(data, tmp_path, scorer: Scorer) -> None:
     run = Run(tmp_path / "out", tmp_path / "crops", SIZE)
     calls = []

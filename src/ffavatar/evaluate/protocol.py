@@ -75,7 +75,7 @@ class ClipResult:
 
     clip: str
     method: str
-    views: int  # source views given to the method
+    views: int  # source views asked for; ``refused`` ones among them were not there to give
     size: int  # side of the pictures in pixels
     scores: dict[str, list[float]]
     seconds: float  # reconstruct, drive and render all targets
@@ -208,9 +208,9 @@ def evaluate(
         for clip in clips:
             progress.update(task, description=f"{clip.id}: crops")
             views = load_clip(clip, front_end, run.size, run.cache)
-            for count in sorted({min(n, len(views.source)) for n in view_counts}, reverse=True):
-                source = views.source[:count]
-                save_strips(run, clip.id, source, views.target)
+            for count in sorted({min(n, len(clip.source_frames)) for n in view_counts}, reverse=True):
+                given = replace(views, source=views.source[:count])
+                save_strips(run, clip.id, count, given)
                 for method in methods:
                     progress.update(task, description=f"{clip.id}: {method.name}, {count} views")
                     key = hashlib.sha256(repr((views.key, code, method.name, method.revision, count)).encode())
@@ -218,21 +218,21 @@ def evaluate(
                     result = read_result(place, key.hexdigest())
                     if result is None:
                         scorer = scorer if isinstance(scorer, Scorer) else scorer()
-                        result = _evaluate_one(clip, views, source, method, scorer, run, key.hexdigest())
+                        result = _evaluate_one(clip.id, count, given, method, scorer, run, key.hexdigest())
                     results.append(result)
                     progress.advance(task)
     return results
 
 
 def _evaluate_one(
-    clip: Clip, views: ClipViews, source: Views, method: Method, scorer: Scorer, run: Run, key: str
+    clip: str, count: int, views: ClipViews, method: Method, scorer: Scorer, run: Run, key: str
 ) -> ClipResult:
     start = time.perf_counter()
-    prediction = method.run(source, views.target)
+    prediction = method.run(views.source, views.target)
     seconds = time.perf_counter() - start
-    scores = scorer.score(prediction, source, views.target)
-    result = ClipResult(clip.id, method.name, len(source), run.size, scores, seconds, views.refused, key)
-    place = result_place(run, clip.id, method.name, len(source))
+    scores = scorer.score(prediction, views.source, views.target)
+    result = ClipResult(clip, method.name, count, run.size, scores, seconds, views.refused, key)
+    place = result_place(run, clip, method.name, count)
     with atomic_path(place.with_suffix(".png")) as temporary:
         strip(prediction.images).save(temporary)
     with atomic_path(place) as temporary:  # last: its presence says that all is done
@@ -258,8 +258,8 @@ def read_result(place: Path, key: str) -> ClipResult | None:
     return replace(result, refused=tuple(result.refused))
 
 
-def save_strips(run: Run, clip: str, source: Views, target: Views) -> None:
-    """The rows ``sources`` and ``targets`` of a clip's contact sheet, beside the results for so many sources."""
-    for name, side in (("sources", source), ("targets", target)):
-        with atomic_path(result_place(run, clip, name, len(source)).with_suffix(".png")) as temporary:
+def save_strips(run: Run, clip: str, count: int, views: ClipViews) -> None:
+    """The rows ``sources`` and ``targets`` of a clip's contact sheet, beside the results for ``count`` sources."""
+    for name, side in (("sources", views.source), ("targets", views.target)):
+        with atomic_path(result_place(run, clip, name, count).with_suffix(".png")) as temporary:
             strip(side.on_white()).save(temporary)
