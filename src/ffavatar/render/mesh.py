@@ -30,7 +30,7 @@ from ffavatar.render.library import load_library
 Array = NDArray[Any]
 GAMMA = 2.2
 NEAR_M = 0.01
-SHADOW_BIAS_M = 0.003
+SHADOW_BIAS_M = 0.001
 _MATERIAL_COLUMNS = 9  # tint r, g, b, specular, gloss, wrap, environment, cutout, softness: as in native/mesh.cpp
 _CUTOUT_THRESHOLDS = np.array([-0.3, 0.1, 0.3, -0.1], np.float32)
 _WRAP = np.array([1.2, 0.5, 0.3], np.float32)
@@ -387,12 +387,16 @@ def _shade_numpy(
     facing = np.maximum((normal * view).sum(1, keepdims=True), 0)
     fresnel = 0.04 + 0.96 * (1 - facing) ** 5
     mirror = np.maximum(sh_basis(2 * facing * normal - view) @ ambient, 0)
-    color = occlusion * (albedo * np.maximum(sh_basis(normal) @ ambient, 0) + environment * fresnel * mirror)
+    color = occlusion * (
+        albedo * np.maximum(sh_basis(normal) @ ambient, 0) + occlusion * environment * fresnel * mirror
+    )
     for light, (toward, tint) in enumerate(zip(lighting.directions, lighting.colors)):
         incident = (normal * toward).sum(1, keepdims=True)
         lit: Array | float = 1.0
         if maps is not None and matrices is not None:
-            lit = 1 - _shadowed(maps[light], matrices[light], point + normal * SHADOW_BIAS_M)[:, None]
+            texel = 1 / np.linalg.norm(matrices[light][0, :3])
+            bias = SHADOW_BIAS_M + 2 * texel * np.sqrt(np.maximum(1 - incident**2, 0))
+            lit = 1 - _shadowed(maps[light], matrices[light], point + normal * bias)[:, None]
         half = unit(toward + view)
         rim = 0.04 + 0.96 * np.maximum(1 - (half * view).sum(1, keepdims=True), 0) ** 5
         highlight = np.maximum((normal * half).sum(1, keepdims=True), 1e-4) ** gloss
@@ -400,7 +404,7 @@ def _shade_numpy(
         width = wrap * _WRAP
         diffuse = np.clip((incident + width) / (1 + width), 0, 1)
         passed = lit + (1 - lit) * 0.25 * np.minimum(width, 1)
-        color = color + tint * (albedo * diffuse * passed * (0.35 + 0.65 * occlusion) + highlight * occlusion)
+        color += tint * (albedo * diffuse * passed * (0.35 + 0.65 * occlusion) + highlight * occlusion)
     out = np.zeros((*fragments.face.shape, 4), np.float32)
     out[seen] = np.concatenate([color, np.ones((len(color), 1))], 1)
     return out

@@ -64,7 +64,7 @@ def build_figure(body: Body, person: Person, artwork: Artwork | None) -> Figure:
         materials.append(material)
         return len(materials) - 1
 
-    skin = add(Material(atlas, specular=0.22 * person.gloss, gloss=14, wrap=0.4, environment=0.25 * person.gloss))
+    skin = add(Material(atlas, specular=0.22 * person.gloss, gloss=14, wrap=0.4, environment=0.14 * person.gloss))
     shirt = add(Material(atlas, specular=0.02, gloss=6, wrap=0.1))
     eyes = add(Material(painting.paint_eye(person, artwork), specular=1.0, gloss=120, wrap=0.15, environment=0.5))
     inside = add(Material(atlas, tint=(0.8, 0.6, 0.6), specular=0.3, gloss=30, wrap=0.3))

@@ -230,7 +230,7 @@ def paint_eye(person: Person, artwork: Artwork | None, size: int = 256) -> Array
         inner = inner * (1 - 0.75 * smoothstep(edge * 0.86, edge, angle))[..., None]
         inner = inner * smoothstep(pupil * 0.9, pupil * 1.05, angle)[..., None]
         veins = smoothstep(0.9, 2.2, np.abs(_noise_field(3.0, 1)[:size, :size]))
-        white = np.array([0.68, 0.63, 0.6]) * (1 - 0.25 * veins * smoothstep(0.6, 1.3, angle))[..., None] ** [
+        white = np.array([0.56, 0.52, 0.5]) * (1 - 0.25 * veins * smoothstep(0.6, 1.3, angle))[..., None] ** [
             0.3,
             1.2,
             1.2,

@@ -117,6 +117,13 @@ def matrix_to_axis_angle(matrix: Array) -> Array:
     return axis * 0.5 if sine < 1e-8 else axis / (2 * sine) * np.arctan2(sine, cosine)
 
 
+def _pick_hair(rng: np.random.Generator, styles: list[str], male: bool) -> str:
+    """An artwork style. Those that hang over half of the face are rarer: an eye that is never seen cannot be learnt."""
+    usual = [s.startswith("short") if male else s not in ("short01", "short04") for s in styles]
+    odds = np.array([(1.0 if u else 0.15) * (0.3 if s in ("short03", "bob02") else 1.0) for s, u in zip(styles, usual)])
+    return str(styles[int(rng.choice(len(styles), p=odds / odds.sum()))])
+
+
 def sample_person(seed: int, identities: int, artwork: Artwork | None) -> Person:
     """Draw a person. The same seed gives the same body with or without artwork; only the surfaces differ."""
     rng = np.random.default_rng([seed, 1])
@@ -153,14 +160,8 @@ def sample_person(seed: int, identities: int, artwork: Artwork | None) -> Person
         hair = None
     elif draw < 0.16:
         hair = "buzz"
-    elif artwork is not None and draw < 0.86:
-        styles = artwork.proxies("hair")
-        common = (
-            [s for s in styles if s.startswith("short")]
-            if male
-            else [s for s in styles if s not in ("short01", "short04")]
-        )
-        hair = pick(common if looks.random() < 0.85 and common else styles)
+    elif artwork is not None and draw < 0.76:
+        hair = _pick_hair(looks, artwork.proxies("hair"), male)
     eye_hue = rng.choice(5, p=[0.5, 0.15, 0.13, 0.17, 0.05]) if not dark else 0
     iris_color = np.array(
         [[0.08, 0.035, 0.015], [0.16, 0.09, 0.035], [0.1, 0.14, 0.07], [0.1, 0.19, 0.3], [0.2, 0.22, 0.23]]

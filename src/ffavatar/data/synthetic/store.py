@@ -97,9 +97,9 @@ def _finished(path: Path, detect: bool) -> bool:
     if not path.exists():
         return False
     try:
-        with np.load(path) as file:
+        with path.open("rb") as handle, np.load(handle) as file:
             return not detect or DETECTIONS[0] in file.files
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return False  # damaged: made again
 
 
@@ -181,14 +181,14 @@ class SyntheticPeople:
     def __getitem__(self, index: int) -> SyntheticPerson:
         path = self.paths[index]
         try:
-            with np.load(path) as file:
+            with path.open("rb") as handle, np.load(handle) as file:
                 data = {k: file[k] for k in file.files}
             return SyntheticPerson(
                 int(data["seed"]), data["images"], data["mattes"], data["identity"],
                 HeadParams(**{n: torch.from_numpy(data[n]) for n in PARAMETERS}), data["landmarks"],
                 **{n: data.get(n) for n in DETECTIONS},
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is damaged ({error}); delete it and make the people again.") from error
 
     def __iter__(self) -> Iterator[SyntheticPerson]:

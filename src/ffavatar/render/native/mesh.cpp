@@ -249,15 +249,18 @@ FFA_EXPORT void ffa_mesh_shade(int32_t width, int32_t height, const int32_t* fac
       float mirror[3];
       sh_evaluate(sh, reflected, mirror);
       for (int c = 0; c < 3; ++c)
-        color[c] = ao * (albedo[c] * irradiance[c] + material.environment * fresnel * mirror[c]);
+        color[c] = ao * (albedo[c] * irradiance[c] + ao * material.environment * fresnel * mirror[c]);
       for (int l = 0; l < light_count; ++l) {
         const float* toward = light_directions + 3 * l;
         const float incident = dot(n, toward);
         float lit = 1;
         if (shadow_maps) {
-          // Offset along the normal: a constant bias in depth would leave acne at grazing light.
-          const float q[3] = {p[0] + n[0] * 0.003f, p[1] + n[1] * 0.003f, p[2] + n[2] * 0.003f};
-          lit = 1 - shadowed(shadow_maps + static_cast<int64_t>(l) * shadow_size * shadow_size, shadow_size, shadow_matrices + 12 * l, q);
+          // Offset along the normal that grows with the slope: a constant bias in depth leaves acne at grazing light.
+          const float* matrix = shadow_matrices + 12 * l;
+          const float texel = 1 / std::sqrt(std::max(dot(matrix, matrix), 1e-12f));
+          const float bias = 0.001f + 2 * texel * std::sqrt(std::max(1 - incident * incident, 0.0f));
+          const float q[3] = {p[0] + n[0] * bias, p[1] + n[1] * bias, p[2] + n[2] * bias};
+          lit = 1 - shadowed(shadow_maps + static_cast<int64_t>(l) * shadow_size * shadow_size, shadow_size, matrix, q);
         }
         float highlight = 0;
         if (incident > 0 && material.specular > 0) {
