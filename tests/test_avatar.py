@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,16 @@ def test_root_motion_is_rigid(avatar):
     pick = torch.arange(0, len(avatar), 37)
     a, b = distances(still.means[0, pick]), distances(turned.means[0, pick])
     torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+
+
+def test_native_and_readable_form_agree(avatar, talking):
+    with torch.no_grad():
+        native = pose_gaussians(avatar.rig, avatar.canonical, talking)
+    wanted = replace(avatar.canonical, offsets=avatar.canonical.offsets.clone().requires_grad_(True))
+    readable = pose_gaussians(avatar.rig, wanted, talking)
+    assert readable.means.requires_grad and not native.means.requires_grad
+    torch.testing.assert_close(native.means, readable.means.detach(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(native.quats, readable.quats.detach(), atol=1e-5, rtol=0)
 
 
 def test_paper_form_keeps_covariances(avatar, talking):

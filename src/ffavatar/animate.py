@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from ffavatar.geometry import normalised_camera, quat_multiply, quat_rotate
 from ffavatar.head import HeadModel, Surface
-from ffavatar.render import rasterize
+from ffavatar.render import attach, can_attach, rasterize
 from ffavatar.types import Camera, CanonicalGaussians, Gaussians, HeadParams, Rendering
 
 
@@ -54,6 +54,12 @@ def pose_gaussians(
     ``rotate_covariance=False`` keeps each splat's orientation as in canonical space (the paper's form); turned heads
     then show broken splats.
     """
+    inputs = (rig.neutral, canonical.offsets, canonical.quats, *vars(params).values())
+    if rotate_covariance and can_attach(*inputs):
+        posed = rig.head.pose(rig.neutral[None], rig.joints[None], params)
+        parents, barycentric = rig.surface.parents, rig.surface.barycentric
+        means, quats = attach(posed.vertices, posed.quats, parents, barycentric, canonical.offsets, canonical.quats)
+        return Gaussians(means, quats, canonical.scales, canonical.opacities, canonical.colors)
     points, turn = pose_surface(rig, params)
     means = points + quat_rotate(turn, canonical.offsets)
     quats = quat_multiply(turn, canonical.quats) if rotate_covariance else canonical.quats.expand(len(params), -1, -1)

@@ -90,16 +90,28 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
 
 def fill_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
     """(A, A) weights with which unseen anchors borrow colour from seen ones: near ones first, the mirror image of the
-    face at half weight, far ones when there is nothing else. No borrowing between skin and inner parts."""
+    face at a third of the weight, far ones when there is nothing else. Hair borrows from hair, cloth from cloth, skin
+    from skin, and inner parts only from their own kind."""
     points = head.v_template[anchors]
     mirrored = points * points.new_tensor([-1.0, 1.0, 1.0])
-    labels = part_labels(head)[anchors]
+    part = part_labels(head)[anchors]
+    kind = torch.zeros_like(part)
+    for number, name in enumerate(("scalp", "torso"), 1):
+        if name in head.regions:
+            kind[head.regions[name][anchors]] = number
 
     def heavy_tail(distance: Tensor) -> Tensor:
-        return torch.exp(-0.5 * (distance / 0.008) ** 2) + 1e-2 * torch.exp(-distance / 0.02) + 1e-5 / (1 + distance)
+        return torch.exp(-0.5 * (distance / 0.008) ** 2) + 1e-2 * torch.exp(-distance / 0.02) + 1e-4 / (1 + distance)
 
     kernel = heavy_tail(torch.cdist(points, points)) + 0.3 * heavy_tail(torch.cdist(points, mirrored))
-    return kernel * (labels[:, None] == labels[None]).float()
+    kernel = kernel * torch.where(kind[:, None] == kind[None], 1.0, 0.02)
+    return kernel * (part[:, None] == part[None]).float()
+
+
+def default_colors(head: HeadModel, anchors: Tensor) -> Tensor:
+    """(A, 3) sRGB of what no photo may show: eyeballs, teeth and tongue; grey elsewhere."""
+    palette = head.v_template.new_tensor([[0.5, 0.5, 0.5], [0.78, 0.75, 0.74], [0.78, 0.72, 0.66], [0.62, 0.34, 0.33]])
+    return palette[part_labels(head)[anchors]]
 
 
 def smoothing_kernel(head: HeadModel, anchors: Tensor, sigma_m: float) -> Tensor:

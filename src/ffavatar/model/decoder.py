@@ -18,6 +18,7 @@ from ffavatar.geometry import axis_angle_to_quat, normalised_camera, project, qu
 from ffavatar.head import HeadModel
 from ffavatar.model.anchors import (
     SurfaceTable,
+    default_colors,
     fill_kernel,
     lift_mask,
     smoothing_kernel,
@@ -35,6 +36,7 @@ MAX_COARSE_OFFSET_M = 0.12
 MAX_FINE_OFFSET_M = 0.02
 _LIFT_STEPS = 24
 _DEPTH_PIXELS = 192
+_DEFAULT_WEIGHT = 1e-6  # of the default colours against borrowed ones: only where nothing of a kind was seen
 
 
 class FullDecoder(nn.Module):
@@ -81,6 +83,7 @@ class AnchoredDecoder(nn.Module):
     """Anchor tokens + projected image evidence -> Gaussians on any subdivision level."""
 
     fill: Tensor
+    default: Tensor
     smooth: Tensor
     liftable: Tensor
     anchors: Tensor
@@ -90,6 +93,7 @@ class AnchoredDecoder(nn.Module):
         self.head_model = [head]  # in a list: the head is no part of this module's weights
         self.register_buffer("anchors", anchors, persistent=False)
         self.register_buffer("fill", fill_kernel(head, anchors), persistent=False)
+        self.register_buffer("default", default_colors(head, anchors), persistent=False)
         self.register_buffer("smooth", smoothing_kernel(head, anchors, 0.015), persistent=False)
         self.register_buffer("liftable", lift_mask(head, anchors), persistent=False)
         self._tables: dict[tuple[int, str], SurfaceTable] = {}
@@ -100,9 +104,11 @@ class AnchoredDecoder(nn.Module):
         self.token_in = nn.Linear(width, hidden)
         self.fine_in = nn.Linear(feature_width + 9, hidden)
         self.fine = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, ATTRIBUTES))
-        for layer in (self.coarse[-1], self.score[-1], self.fine[-1]):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for block in (self.coarse, self.score, self.fine):
+            last = block[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def table(self, level: int) -> SurfaceTable:
         """The surface at a subdivision level, on this module's device (cached)."""
@@ -235,7 +241,8 @@ class AnchoredDecoder(nn.Module):
         weighted = torch.cat([colors * confidence[:, None], confidence[:, None]], -1)
         gathered = table.gather(weighted, len(self.anchors))
         borrowed = self.fill @ gathered
-        return table.spread(borrowed[:, :3] / borrowed[:, 3:].clamp_min(1e-6))
+        known = borrowed[:, 3:]
+        return table.spread((borrowed[:, :3] + _DEFAULT_WEIGHT * self.default) / (known + _DEFAULT_WEIGHT))
 
 
 def rig_at(rig: Rig, table: SurfaceTable) -> Rig:
