@@ -141,10 +141,7 @@ class IdentityNet(nn.Module):
 
 
 def identity_cosine(net: IdentityNet, rendered: Tensor, target: Tensor, target_landmarks: Tensor) -> Tensor:
-    """(B,) cosine in [-1, 1] of renderings and targets (B, H, W, 3) in [0, 1], both aligned by ``target_landmarks``.
-
-    Same person about 0.5 and more, other people about 0 to 0.3.
-    """
+    """(B,) cosine in [-1, 1] of renderings and targets (B, H, W, 3) in [0, 1], both aligned by ``target_landmarks``."""
     return (net.embed(rendered, target_landmarks) * net.embed(target, target_landmarks)).sum(-1)
 
 
