@@ -77,11 +77,11 @@ def reconstruct(
     from ffavatar.pipeline import reconstruct as run
 
     place = choose_device(device.value)
-    model = model_for(str(weights) if weights else None, place)
     with _progress("looking at photos") as advance:
         choice = choose_views(
             photos, FrontEnd(place), size, _face(face), views, _identity_embedding(place), advance
         )  # fmt: skip
+    model = model_for(str(weights) if weights else None, place)
     _print_choice(choice)
     avatar = run(model, choice.views.to(place), LEVELS[points])
     avatar.save(output, allow_flame=allow_flame)
@@ -108,18 +108,19 @@ def animate(
     """Drive an avatar with a film or a motion file; sound is kept."""
     from ffavatar.drive.film import FilmStyle, make_film
     from ffavatar.drive.motion import MOTION_SUFFIXES
-    from ffavatar.drive.video import existing_input
+    from ffavatar.drive.video import FrameReader, existing_input
     from ffavatar.drive.writer import check_film_output
 
     colour, clear = parse_background(background)
     alpha = alpha or clear
     check_film_output(output, alpha)
-    existing_input(driver)
+    moving = existing_input(driver).is_file() and driver.suffix.lower() in MOTION_SUFFIXES
+    if not moving:
+        FrameReader(driver)  # refuses what is no film before the networks are loaded
     from ffavatar.api import choose_device, model_for
 
     place = choose_device(device.value)
     person = _load_avatar(avatar, place)
-    moving = driver.suffix.lower() in MOTION_SUFFIXES  # a motion file needs no estimator
     model = None if moving else model_for(str(weights) if weights else None, place)
     style = FilmStyle(size, colour, alpha, side_by_side, not crop)
     with _progress("filming") as advance:
@@ -180,12 +181,12 @@ def estimate(
     device: DeviceOption = Device.auto,
 ) -> None:
     """Read the motion of a face from a video into a motion file, which any avatar can play."""
-    from ffavatar.drive.video import existing_input
+    from ffavatar.drive.video import FrameReader
     from ffavatar.files import check_output_file
 
     _need_suffix(output, (".json", ".npz"), "a motion")
     check_output_file(output)
-    existing_input(video)
+    FrameReader(video)  # refuses what is no film before the networks are loaded
     from ffavatar.api import choose_device, model_for
     from ffavatar.drive.film import estimate_motion
 
@@ -298,6 +299,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if debug:  # allowed anywhere, also after the command
         arguments = [a for a in arguments if a != "--debug"]
         os.environ["FFAVATAR_DEBUG"] = "1"
+    # Before torch is loaded: its OpenMP threads would spin while they wait, and the stages of a film, each with its
+    # own, starve each other. On two busy cores one photo took 28 s so, and takes 0.6 s.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # a polite kill tidies up as Ctrl-C does
     with warnings.catch_warnings():

@@ -33,7 +33,7 @@ Colour = tuple[float, float, float]
 Progress = Callable[[int, int | None], None]  # frames done, frames in all where that is known
 
 WHITE: Colour = (1.0, 1.0, 1.0)
-CROP_SIZE = 512  # px, the picture that the estimator reads
+CROP_SIZE = 256  # px, side of the crops that the estimator reads: it needs landmarks and outline, not skin
 BATCH = 4  # frames that the estimator and the rasteriser take at once
 
 

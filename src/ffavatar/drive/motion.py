@@ -25,7 +25,7 @@ MOTION_SUFFIXES = (".json", ".npz")
 ROTATIONS = ("root", "neck", "jaw", "eye_left", "eye_right")
 CHANNELS = tuple(f.name for f in fields(HeadParams))
 
-_MOST_BYTES = 256 * 2**20
+_MOST_BYTES = 64 * 2**20  # hours of motion; unpacked four times as much
 _MOST_FRAMES = 1_000_000
 _MOST_NAMES = 4096
 _LARGEST = 1e4  # metres, radians or expression units: far beyond use, far below overflow

@@ -43,8 +43,9 @@ _GIF = _Encoding("gif", "pal8", {}, None)
 
 
 def is_folder_output(path: str | Path) -> bool:
-    """Whether this output means a folder of PNG files: it has no suffix, or is a folder already."""
-    return not Path(path).suffix or Path(path).is_dir()
+    """Whether this output means a folder of PNG files: it has no suffix, or is a folder not named like a film."""
+    suffix = Path(path).suffix.lower()
+    return not suffix or (suffix not in FILM_SUFFIXES and Path(path).is_dir())
 
 
 def check_film_output(path: str | Path, alpha: bool = False) -> None:
