@@ -52,6 +52,7 @@ def main() -> None:
 
     model = load_model("lite") if "lite" in SHIPPED else create_model("lite").eval()
     if options.photos:
+
         def read():
             return load_views(options.photos)[0]
 
@@ -83,7 +84,8 @@ def main() -> None:
         pose = seconds(lambda: pose_gaussians(avatar.rig, avatar.canonical, params), 30)
         slow_pose = seconds(readable_pose, 10)
         slow_frame = seconds(lambda: draw("torch"), 1)
-    rows.append(("animate + render at 512 px, from given parameters", f"{1 / frame:.1f} frames/s ({1e3 * frame:.1f} ms)"))
+    rate = f"{1 / frame:.1f} frames/s ({1e3 * frame:.1f} ms)"
+    rows.append(("animate + render at 512 px, from given parameters", rate))
     rows.append(("of which posing", f"{1e3 * pose:.1f} ms, {slow_pose / pose:.1f}x the readable torch form"))
     rows.append(("against the pure torch rasteriser", f"{slow_frame / frame:.0f}x"))
     if options.clip:
@@ -116,7 +118,8 @@ def processor() -> str:
     import os
 
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 
 

@@ -61,7 +61,8 @@ def views(head):
 
 def test_paper_preset_has_the_papers_number_of_parameters(head):
     with torch.device("meta"):
-        # the head is FLAME-sized only in its number of expressions here; queries are counted at 79,936 whatever the head
+        # the head is FLAME-sized only in its number of expressions here; queries are counted at 79,936 whatever the
+        # head
         model = create_model(replace(PAPER), head)
     estimator, total = count(model.estimator), count(model)
     assert estimator == pytest.approx(313.2e6, rel=1e-3)

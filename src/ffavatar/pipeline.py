@@ -16,7 +16,7 @@ from torch import Tensor
 from ffavatar.animate import render_avatar
 from ffavatar.avatar import Avatar
 from ffavatar.model import FFAvatar
-from ffavatar.ssim import ssim
+from ffavatar.ssim import ssim_map
 from ffavatar.types import Batch, Camera, HeadParams, Rendering, Views
 
 TRACK_SIZE_PX = 256
@@ -90,7 +90,7 @@ def track(
             group["lr"] = group["rate"] * 0.1 ** (step / steps)
         picture = render_avatar(avatar.rig, avatar.canonical, HeadParams(**free), TRACK_SIZE_PX)
         seen = picture.images * valid + (1 - valid)
-        photo = 0.8 * (seen - goal).abs().mean() + 0.2 * (1 - ssim(seen, goal).mean())
+        photo = 0.8 * (seen - goal).abs().mean() + 0.2 * (1 - ssim_map(seen, goal).mean())
         outline = ((picture.alphas[..., None] - matte) * valid).abs().mean()
         # expressions leave the landmarks' reading only where the picture says so
         stay = 0.02 * (free["expression"] - start.expression).square().mean()
@@ -99,7 +99,7 @@ def track(
         (loss * frames).backward()
         optimiser.step()
         if progress is not None:
-            progress(step, float(loss))
+            progress(step, float(loss.detach()))
     return HeadParams(**free).detach()
 
 

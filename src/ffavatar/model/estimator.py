@@ -36,6 +36,16 @@ class Estimate:
     identity: Tensor  # (I,), shared
 
 
+OUTLINE_PX = 96
+
+
+def outline_picture(views: Views) -> Tensor:
+    """What the outline net reads: the person on white and the matte, small. (S, 4, 96, 96) in [-1, 1]."""
+    person = (views.mattes * views.valid)[:, None]
+    picture = torch.cat([views.on_white().permute(0, 3, 1, 2), person], 1) * 2 - 1
+    return F.interpolate(picture, (OUTLINE_PX, OUTLINE_PX), mode="bilinear", align_corners=False, antialias=True)
+
+
 class _OutlineNet(nn.Module):
     """What landmarks cannot tell (shoulders, outline, depth): a small net on the matted crop at 96 px."""
 
@@ -48,11 +58,8 @@ class _OutlineNet(nn.Module):
         self.body = nn.Sequential(*layers)
         self.out = nn.Linear(128 * 36, out)
 
-    def forward(self, views: Views) -> Tensor:
-        person = (views.mattes * views.valid)[:, None]
-        picture = torch.cat([views.on_white().permute(0, 3, 1, 2) * 2 - 1, person * 2 - 1], 1)
-        small = F.interpolate(picture, (96, 96), mode="bilinear", align_corners=False, antialias=True)
-        return self.out(self.body(small).flatten(1))
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.out(self.body(picture).flatten(1))
 
 
 class LandmarkEstimator(nn.Module):
@@ -110,13 +117,15 @@ class LandmarkEstimator(nn.Module):
     def propose(self, views: Views, identity: Tensor | None) -> Proposal:
         """Where the fit starts, and how firmly it is held there."""
         each, params = self.propose_each(views)
-        precision = torch.cat([self.pose_precision, self.expression_precision]) * self.log_precision.exp()
-        known = each.mean(0) if identity is None else identity
-        return Proposal(params, known, precision, self.log_precision_identity.exp())
+        return self.proposal(each.mean(0) if identity is None else identity, params)
 
-    def propose_each(self, views: Views) -> tuple[Tensor, HeadParams]:
-        """The net's reading of every view by itself: identities (B, I) and parameters."""
-        raw = self.net(self._features(views))
+    def proposal(self, identity: Tensor, params: HeadParams) -> Proposal:
+        precision = torch.cat([self.pose_precision, self.expression_precision]) * self.log_precision.exp()
+        return Proposal(params, identity, precision, self.log_precision_identity.exp())
+
+    def propose_each(self, views: Views, picture: Tensor | None = None) -> tuple[Tensor, HeadParams]:
+        """The net's reading of every view by itself: identities (B, I) and parameters. ``picture`` saves making it."""
+        raw = self.net(self._features(views, outline_picture(views) if picture is None else picture))
         pose, expression, shape = raw.split([POSE_UNKNOWNS, self.expressions, self.identities], -1)
         turn, translation = align(self.landmark_model, views.landmarks)
         base = self._from_scores(views.blendshapes, turn, translation)
@@ -136,13 +145,13 @@ class LandmarkEstimator(nn.Module):
         errors of neighbours agree. Learned."""
         return LANDMARK_SIGMA * self.log_sigma.exp()
 
-    def _features(self, views: Views) -> Tensor:
+    def _features(self, views: Views, picture: Tensor) -> Tensor:
         points = views.landmarks
         centre = points.mean(1, keepdim=True)
         size = (points - centre).pow(2).sum(-1).mean(1).sqrt()[:, None]
         shape = ((points - centre) / size[..., None]).flatten(1)
         place = torch.cat([centre[:, 0, :2] - 0.5, size - 0.2], -1) * 10
-        return torch.cat([shape, place, views.blendshapes, self.outline(views)], -1)
+        return torch.cat([shape, place, views.blendshapes, self.outline(picture)], -1)
 
     def _from_scores(self, scores: Tensor, turn: Tensor, translation: Tensor) -> HeadParams:
         """The landmarker's ARKit scores (B, 52) as parameters, by name."""

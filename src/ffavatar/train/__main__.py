@@ -1,4 +1,4 @@
-"""``python -m ffavatar.train estimator|avatar --data FOLDER --out RUN``: train, or go on with a run that was stopped."""
+"""``python -m ffavatar.train STAGE --data FOLDER --out RUN``: train, or go on with a stopped run."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def train(recipe: Recipe, data: Path, out: Path, weights: Path | None = None, li
 
 def _perceptual():
     """LPIPS on AlexNet, gradients to the first argument only."""
-    from ffavatar.perceptual import Lpips
+    from ffavatar.evaluate.lpips import load_lpips
 
-    net = Lpips("alex")
-    return lambda seen, goal: net(seen * 2 - 1, goal * 2 - 1)
+    net = load_lpips("alex")
+    return lambda seen, goal: net.distance(net.features(seen), net.prepare(goal))
 
 
 if __name__ == "__main__":

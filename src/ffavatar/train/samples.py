@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ffavatar.errors import InputError
+from ffavatar.model.estimator import outline_picture
 from ffavatar.types import HeadParams, Views
 
 PARAM_NAMES = ("root", "translation", "neck", "jaw", "eye_left", "eye_right", "expression")
@@ -24,6 +25,7 @@ class Person:
     seen_mattes: np.ndarray  # (P, H, W) uint8: the matte net's
     landmarks: np.ndarray  # (P, 478, 3) the landmarker's, crop units
     blendshapes: np.ndarray  # (P, 52) the landmarker's
+    outlines: np.ndarray  # (P, 4, 96, 96) uint8: what the estimator's outline net reads
     params: HeadParams  # exact
     identity: Tensor  # (I,) exact
 
@@ -52,15 +54,24 @@ def load_person(path: Path) -> Person | None:
         if len(keep) < 3:
             return None
         params = HeadParams(**{name: torch.from_numpy(file[name][keep]).float() for name in PARAM_NAMES})
+        images, seen_mattes = file["images"][keep], file["detected_matte"][keep]
         return Person(
-            file["images"][keep],
+            images,
             file["mattes"][keep],
-            file["detected_matte"][keep],
+            seen_mattes,
             file["detected_landmarks"][keep].astype(np.float32),
             file["blendshapes"][keep].astype(np.float32),
+            _outlines(images, seen_mattes),
             params,
             torch.from_numpy(file["identity"]).float(),
         )
+
+
+def _outlines(images: np.ndarray, mattes: np.ndarray) -> np.ndarray:
+    matte = torch.from_numpy(mattes).float() / 255
+    nothing = torch.zeros(len(matte), 0)
+    views = Views(torch.from_numpy(images).float() / 255, matte, torch.ones_like(matte), nothing, nothing)
+    return ((outline_picture(views) + 1) * 127.5).round().to(torch.uint8).numpy()
 
 
 def load_people(folder: str | Path, limit: int | None = None) -> list[Person]:
@@ -69,7 +80,7 @@ def load_people(folder: str | Path, limit: int | None = None) -> list[Person]:
     Raises:
         InputError: the folder holds none.
     """
-    paths = sorted(Path(folder).glob("*.npz"))[:limit]
+    paths = sorted(Path(folder).glob("person_*.npz"))[:limit]
     people = [person for path in paths if (person := load_person(path)) is not None]
     if not people:
         raise InputError(f"{folder} holds no synthetic people; make some (docs/synthetic.md).")

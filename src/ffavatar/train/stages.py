@@ -12,7 +12,7 @@ from ffavatar.animate import render_avatar
 from ffavatar.model import Estimate, FFAvatar
 from ffavatar.model.estimator import LandmarkEstimator
 from ffavatar.model.landmark_fit import fit_landmarks
-from ffavatar.ssim import ssim
+from ffavatar.ssim import ssim_map
 from ffavatar.train.loop import Step
 from ffavatar.train.losses import Weighted, parameter_losses
 from ffavatar.train.recipe import Recipe
@@ -22,13 +22,19 @@ from ffavatar.types import HeadParams, Rendering, Views
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
-def _jitter(views: Views, rng: np.random.Generator) -> Views:
-    """Landmark noise and colour changes that the net must not care for."""
-    noise = torch.from_numpy(rng.normal(0, 0.0012, views.landmarks.shape)).float()
-    gain = torch.from_numpy(rng.normal(1, 0.08, (len(views), 1, 1, 3))).float()
-    return Views(
-        (views.images * gain).clamp(0, 1), views.mattes, views.valid, views.landmarks + noise, views.blendshapes
-    )
+def _outline(person: Person, index: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """The outline net's pictures with changed colours, which it must not care for."""
+    picture = torch.from_numpy(person.outlines[index]).float() / 127.5 - 1
+    gain = torch.from_numpy(rng.normal(1, 0.1, (len(index), 3, 1, 1))).float()
+    return torch.cat([((picture[:, :3] + 1) * gain - 1).clamp(-1, 1), picture[:, 3:]], 1)
+
+
+def _landmark_views(person: Person, index: np.ndarray, rng: np.random.Generator) -> Views:
+    """Views without pictures (none are read where the outline is given), with a little landmark noise."""
+    landmarks = person.landmarks[index] + rng.normal(0, 0.0012, (len(index), *person.landmarks.shape[1:]))
+    nothing = torch.zeros(len(index), 0)
+    scores = torch.from_numpy(person.blendshapes[index]).float()
+    return Views(nothing, nothing, nothing, torch.from_numpy(landmarks).float(), scores)
 
 
 def estimator_step(people: list[Person], recipe: Recipe) -> Step:
@@ -38,20 +44,22 @@ def estimator_step(people: list[Person], recipe: Recipe) -> Step:
         estimator = model.estimator
         assert isinstance(estimator, LandmarkEstimator)
         points = torch.from_numpy(rng.choice(len(model.head.v_template), 400, replace=False))
-        views, truth, owners = [], [], []
+        views, outlines, truth, owners = [], [], [], []
         for number in rng.choice(len(people), recipe.people, replace=len(people) < recipe.people):
             person = people[number]
             index = rng.choice(len(person), min(recipe.views_per_person, len(person)), replace=False)
-            views.append(_jitter(person.views(index), rng))
+            views.append(_landmark_views(person, index, rng))
+            outlines.append(_outline(person, index, rng))
             truth.append(person.params[torch.from_numpy(index)])
             owners.append(person.identity.expand(len(index), -1))
         true, true_identity = HeadParams.cat(truth), torch.cat(owners)
-        raw, proposed = estimator.propose_each(Views.cat(views))
+        raw, proposed = estimator.propose_each(Views.cat(views), torch.cat(outlines))
         losses = parameter_losses(proposed, raw, true, true_identity, model.head, points)
+        first = len(views[0])
+        proposal = estimator.proposal(raw[:first].mean(0), proposed[:first])
         fitted, identity = fit_landmarks(
-            estimator.landmark_model, views[0].landmarks, estimator.propose(views[0], None), 3,
-            estimator.landmark_sigma(), True,
-        )  # fmt: skip
+            estimator.landmark_model, views[0].landmarks, proposal, 3, estimator.landmark_sigma(), True
+        )
         after = parameter_losses(fitted, identity.expand(len(fitted), -1), truth[0], owners[0], model.head, points)
         total = losses.total() + 0.5 * after.total()
         named = losses.floats() | {f"fit_{name}": value for name, value in after.floats().items()}
@@ -69,7 +77,7 @@ def picture_losses(
     terms = {
         "l1": recipe.weight_l1 * (seen - goal).abs().mean(),
         "l2": recipe.weight_l2 * (seen - goal).square().mean(),
-        "ssim": recipe.weight_ssim * (1 - ssim(seen, goal).mean()),
+        "ssim": recipe.weight_ssim * (1 - ssim_map(seen, goal).mean()),
         "matte": recipe.weight_matte * (rendering.alphas - matte).abs().mean(),
         "offset": recipe.weight_offset * 100 * offsets.square().sum(-1).mean(),
     }
