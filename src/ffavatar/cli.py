@@ -226,6 +226,12 @@ def demo(
     device: DeviceOption = Device.auto,
 ) -> None:
     """Make an avatar of a photo and one of a synthetic person, and films in which they look around, blink and talk."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file; give a folder for the demo's results.")
+    if photo is not None:
+        from ffavatar.drive.video import existing_input
+
+        existing_input(photo)
     from ffavatar.demo import run_demo
 
     for line in run_demo(output, photo, seconds, size, device.value, _progress):
