@@ -213,12 +213,12 @@ def test_ctrl_c_in_the_middle_of_a_film(avatar_file: Path, tmp_path: Path, numbe
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not any(p.stat().st_size > 0 for p in out.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)  # the temporary file has its first bytes
     assert process.poll() is None and list(out.iterdir())
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert re.fullmatch(r"ffavatar: interrupted.*\n", err)
     assert list(out.iterdir()) == []

@@ -404,6 +404,6 @@ def test_in_real_processes(tmp_path: Path) -> None:
     }
     for name, arguments in jobs.items():
         done = subprocess.run(
-            [sys.executable, "-m", "ffavatar", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "ffavatar", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=180
         )
         refused((done.returncode, done.stdout, done.stderr), name, tmp_path)
