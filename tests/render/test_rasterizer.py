@@ -8,7 +8,7 @@ import pytest
 import torch
 from scenes import ATTRIBUTES, cast, head_scene, psnr, relative_l2
 
-from ffavatar.render import native_backend, rasterize
+from ffavatar.render import native_backend, rasterize, torch_backend
 from ffavatar.render.library import load_library, why_missing
 
 needs_native = pytest.mark.skipif(load_library() is None, reason=why_missing() or "native library")
@@ -190,3 +190,15 @@ class TestBothBackends:
         scene = cast(head_scene(100, 32), torch.float32, gradients=True)
         gradient = torch.autograd.grad(rasterize(**scene, backend=backend)[1].sum(), scene["opacities"])[0]
         assert (gradient >= 0).all() and gradient.any()
+
+
+def test_reference_in_small_steps_is_the_same(monkeypatch):
+    """Few pairs at a time and tiles computed again in the backward pass: the ways of large pictures."""
+    scene = head_scene(150, 40)
+    v_colors, v_alphas = torch.rand(1, 35, 40, 3), torch.rand(1, 35, 40, 1)
+    expected = _values_and_gradients(cast(scene, torch.float64, True), "torch", v_colors, v_alphas)
+    monkeypatch.setattr(torch_backend, "KEPT_PAIRS", 0)
+    monkeypatch.setattr(torch_backend, "MAX_PAIRS", 1000)
+    found = _values_and_gradients(cast(scene, torch.float64, True), "torch", v_colors, v_alphas)
+    assert torch.allclose(found[0], expected[0])
+    assert all(torch.allclose(a, b) for a, b in zip(found[2], expected[2]))

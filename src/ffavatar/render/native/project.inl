@@ -6,6 +6,7 @@
 
 struct Projection {
     Vec x, y, z;         // in the camera
+    Vec along;           // z without the camera's translation: the same order with more digits of difference
     Vec rotation[9];     // of the quaternion
     Vec unit[4], inverse_norm;
     Vec shape[9];        // W M
@@ -40,7 +41,8 @@ static inline Projection project_lanes(const Scene& scene, int first, int end) {
     const Vec mz = load(scene.means, 3, 2, first, end);
     p.x = view[0] * mx + view[1] * my + view[2] * mz + view[3];
     p.y = view[4] * mx + view[5] * my + view[6] * mz + view[7];
-    p.z = view[8] * mx + view[9] * my + view[10] * mz + view[11];
+    p.along = view[8] * mx + view[9] * my + view[10] * mz;
+    p.z = p.along + view[11];
 
     Vec norm2 = Vec{};
     for (int i = 0; i < 4; ++i) {
@@ -127,8 +129,10 @@ static void project(const Scene& scene, int begin, int end, Splat* splats, TileB
             if (x1 < x0 || y1 < y0) continue;
             boxes[index] = TileBox{(std::uint16_t)(x0 / TILE_W), (std::uint16_t)(y0 / TILE_H),
                                    (std::uint16_t)(x1 / TILE_W + 1), (std::uint16_t)(y1 / TILE_H + 1)};
-            const float depth = p.z[i];
-            __builtin_memcpy(&keys[index], &depth, sizeof depth);  // positive floats sort like their bits
+            const float along = p.along[i];
+            std::uint32_t key;
+            __builtin_memcpy(&key, &along, sizeof key);
+            keys[index] = key ^ (key >> 31 ? 0xffffffffu : 0x80000000u);  // unsigned, in the order of the floats
             Splat& s = splats[index];
             s.x = x[i], s.y = y[i], s.a = a[i], s.b = b[i], s.c = c[i], s.peak = peak[i];
             s.half_w = half_w, s.half_h = half_h;
