@@ -31,7 +31,7 @@ class ModelConfig:
     """Subdivisions of the head: 1 is about 20K Gaussians, 2 about 80K."""
     full_queries: int = 79_936
     """Number of queries of a ``full`` model: FLAME subdivided twice, whatever head is loaded."""
-    anchors: int = 1500
+    anchors: int = 1024
     """Number of queries of an ``anchored`` model."""
     feature_width: int = 48
     """Channels of the stride-4 feature map sampled by the anchored decoder."""

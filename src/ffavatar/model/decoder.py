@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffavatar.animate import Rig, pose_surface
-from ffavatar.geometry import axis_angle_to_quat, normalised_camera, project, quat_rotate
+from ffavatar.geometry import axis_angle_to_quat, normalised_camera, project, quat_multiply, quat_rotate
 from ffavatar.head import HeadModel
 from ffavatar.model.anchors import (
     SurfaceTable,
     default_colors,
     fill_kernel,
     lift_mask,
+    point_spacing,
     smoothing_kernel,
     surface_table,
     vertex_normals,
@@ -29,11 +30,16 @@ from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 ATTRIBUTES = 14  # offset 3, log scale 3, rotation as quaternion 4, opacity 1, colour 3: what the paper's head decodes
-OPACITY_AT_ZERO = 2.5  # logit: 0.92
-SCALE_OF_SPACING = 0.55  # standard deviation of a splat, in spacings of its neighbours
+OPACITY_AT_ZERO = 5.0  # logit: 0.993; less lets the background shine through between splats
+SCALE_OF_SPACING = 0.48  # standard deviation of a splat, in spacings of its neighbours
+THICKNESS = 0.15  # of an anchored splat along the surface's normal, in widths
+BLEND_SHARPNESS = 2.0  # exponent with which the views' trust weights their colours
+CARVE_POWER = 2.0  # exponent of the least matte value that any view shows of a splat, on its opacity
+SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
 MAX_LIFT_M = 0.11
 MAX_COARSE_OFFSET_M = 0.12
 MAX_FINE_OFFSET_M = 0.02
+MAX_SPACING_M = 0.02
 _LIFT_STEPS = 24
 _DEPTH_PIXELS = 192
 _DEFAULT_WEIGHT = 1e-6  # of the default colours against borrowed ones: only where nothing of a kind was seen
@@ -117,7 +123,16 @@ class AnchoredDecoder(nn.Module):
             self._tables[key] = surface_table(self.head_model[0], self.anchors, level)
         return self._tables[key]
 
-    def look(self, rig: Rig, table: SurfaceTable, offsets: Tensor, views: Views, params: HeadParams, features: Tensor):
+    def look(
+        self,
+        rig: Rig,
+        table: SurfaceTable,
+        offsets: Tensor,
+        views: Views,
+        params: HeadParams,
+        features: Tensor,
+        spacing: Tensor,
+    ) -> Sampled:
         """Project the points (surface + ``offsets``) into every view and read what is there."""
         points, turn = pose_surface(rig, params)
         normals = vertex_normals(rig.neutral, rig.head.faces)
@@ -127,14 +142,14 @@ class AnchoredDecoder(nn.Module):
         uv, depth = project(points, camera)
         facing = (quat_rotate(turn, normal) * F.normalize(-points, dim=-1)).sum(-1)
         with torch.no_grad():
-            visible = self._visible(points, depth, table.spacing)
+            visible = self._visible(points, depth, spacing)
         known = views.mattes * views.valid + (1 - views.valid)
         soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
         raw = _sample(torch.cat([views.images.permute(0, 3, 1, 2), soft, views.valid[:, None]], 1), uv)
         colors, matte, valid = raw[..., :3], raw[..., 3], raw[..., 4]
         inside = ((uv > 0) & (uv < 1)).all(-1).float() * (valid > 0.99)
         matte = matte * inside + (1 - inside)
-        trust = visible * facing.clamp(0.02, 1) ** 2 * matte**2 * inside
+        trust = visible * (SIDEWAYS + (1 - SIDEWAYS) * facing).clamp(0.02, 1) ** 2 * matte**2 * inside
         return Sampled(colors, _sample(features, uv), matte, trust, facing)
 
     def _visible(self, points: Tensor, depth: Tensor, spacing: Tensor) -> Tensor:
@@ -193,18 +208,20 @@ class AnchoredDecoder(nn.Module):
             lift = self.lift(rig, views, params)
         anchor_table = self.table(0)
         lifted = anchor_table.spread(lift[:, None] * normals[self.anchors])
-        first = self.look(rig_at(rig, anchor_table), anchor_table, lifted, views, params, features)
+        first = self.look(rig_at(rig, anchor_table), anchor_table, lifted, views, params, features, anchor_table.spacing)
         tokens = former(self._evidence(first, lift))
         coarse = self.coarse(tokens)
         node = lift[:, None] * normals[self.anchors] + MAX_COARSE_OFFSET_M * torch.tanh(coarse[:, :3])
         offsets = table.spread(node) * (~table.inner)[:, None]
 
-        seen = self.look(rig_at(rig, table), table, offsets, views, params, features)
-        count = len(views)
+        # splats grow where the surface is stretched, or lifted hair would show gaps
+        placed = table.surface.interpolate(rig.neutral) + offsets
+        spacing = point_spacing(placed, table.surface.faces).clamp_max(MAX_SPACING_M)
+        seen = self.look(rig_at(rig, table), table, offsets, views, params, features, spacing)
         cues = torch.cat(
             [seen.features, seen.colors, seen.matte[..., None], seen.trust[..., None], seen.facing[..., None]], -1
         )
-        logits = 3 * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
+        logits = BLEND_SHARPNESS * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
         share = torch.softmax(logits, 0)
         total = seen.trust.amax(0)
         confidence = total / (total + 0.08)
@@ -213,17 +230,18 @@ class AnchoredDecoder(nn.Module):
         spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
         filled = self._fill(table, sampled, confidence)
         base_color = confidence[:, None] * sampled + (1 - confidence[:, None]) * filled
-        carve = seen.matte.amin(0)
-        spread = table.spread(tokens)
+        carve = seen.matte.amin(0) ** CARVE_POWER
         extra = torch.cat([mixed, confidence[:, None], carve[:, None], spread_out], -1)
-        raw = self.fine(self.token_in(spread) + self.fine_in(extra))
-        assert count == seen.colors.shape[0]
+        # interpolation is linear, so the first layer runs on the few anchors instead of the many Gaussians
+        raw = self.fine(table.spread(self.token_in(tokens)) + self.fine_in(extra))
         opacity = torch.sigmoid(raw[:, 10] + table.spread(coarse[:, 3:4])[:, 0] + OPACITY_AT_ZERO)
         inner = table.inner[:, None]
+        flat = spacing.new_tensor([SCALE_OF_SPACING, SCALE_OF_SPACING, THICKNESS * SCALE_OF_SPACING])
+        turned = axis_angle_to_quat(raw[:, 6:9].clamp(-3, 3))
         return CanonicalGaussians(
             offsets=offsets + MAX_FINE_OFFSET_M * torch.tanh(raw[:, 0:3]) * ~inner,
-            scales=SCALE_OF_SPACING * table.spacing[:, None] * torch.exp(raw[:, 3:6].clamp(-2, 1.5)),
-            quats=axis_angle_to_quat(raw[:, 6:9].clamp(-3, 3)),
+            scales=flat * spacing[:, None] * torch.exp(raw[:, 3:6].clamp(-2, 1.5)),
+            quats=quat_multiply(turn_z_to(vertex_normals(placed, table.surface.faces)), turned),
             opacities=opacity * carve,
             colors=(base_color + 0.5 * torch.tanh(raw[:, 11:14])).clamp(0, 1),
         )
@@ -243,6 +261,12 @@ class AnchoredDecoder(nn.Module):
         borrowed = self.fill @ gathered
         known = borrowed[:, 3:]
         return table.spread((borrowed[:, :3] + _DEFAULT_WEIGHT * self.default) / (known + _DEFAULT_WEIGHT))
+
+
+def turn_z_to(normals: Tensor) -> Tensor:
+    """The shortest rotation of the z axis to each unit normal. (N, 3) -> (N, 4) wxyz."""
+    x, y, z = normals.unbind(-1)
+    return F.normalize(torch.stack([1 + z + 1e-6, -y, x, torch.zeros_like(x)], -1), dim=-1)
 
 
 def rig_at(rig: Rig, table: SurfaceTable) -> Rig:

@@ -114,8 +114,9 @@ class Trainer:
                   f"{left / 60:.1f} min left, {self.skipped} skipped", flush=True)  # fmt: skip
 
     def export(self, path: Path) -> None:
-        """The running mean as a weights file in half precision."""
-        tensors = {name: value.half().contiguous() for name, value in self.mean.items()}
+        """The running mean as a weights file in half precision; the estimator's stage writes the estimator alone."""
+        part = "estimator." if self.recipe.stage == "estimator" else ""
+        tensors = {name: value.half().contiguous() for name, value in self.mean.items() if name.startswith(part)}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"recipe": json.dumps(asdict(self.recipe)), "step": str(self.step)})
 

@@ -44,7 +44,7 @@ class Recipe:
     """On squared metres of learned offset, times 100."""
 
 
-ESTIMATOR = Recipe(stage="estimator", steps=4000, rate=6e-4)
-AVATAR = Recipe(stage="avatar", steps=2500, rate=4e-4)
+ESTIMATOR = Recipe(stage="estimator", steps=5000, rate=8e-4)
+AVATAR = Recipe(stage="avatar", steps=1000, rate=5e-4)
 SMOKE = replace(AVATAR, preset="tiny", steps=10, warmup=2, size=64, max_sources=2, targets=2, weight_lpips=0.0)
 """For tests: ten steps in seconds."""
