@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from ffavatar.geometry import normalised_camera, quat_multiply, quat_rotate
 from ffavatar.head import HeadModel, Surface
-from ffavatar.render import attach, can_attach, rasterize
+from ffavatar.render import Backend, attach, can_attach, rasterize
 from ffavatar.types import Camera, CanonicalGaussians, Gaussians, HeadParams, Rendering
 
 
@@ -70,7 +70,7 @@ def render_gaussians(
     gaussians: Gaussians,
     camera: Camera,
     background: tuple[float, float, float] | Tensor = (1.0, 1.0, 1.0),
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Rendering:
     """Rasterise posed Gaussians, one picture per row of ``camera``."""
     if not isinstance(background, Tensor):
@@ -91,7 +91,7 @@ def render_avatar(
     size: int,
     background: tuple[float, float, float] | Tensor = (1.0, 1.0, 1.0),
     camera: Camera | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Rendering:
     """Pose and rasterise in one call; without ``camera``, the normalised camera with ``size`` pixels a side."""
     if camera is None:

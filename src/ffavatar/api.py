@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -35,12 +37,12 @@ def model_for(weights: str | None = None, device: str = "auto") -> FFAvatar:
 
 
 def reconstruct(
-    photos: list[str | Path] | str | Path,
+    photos: Sequence[str | Path] | str | Path,
     *,
     level: int | None = None,
     weights: str | None = None,
     device: str = "auto",
-    face: str | int = "largest",
+    face: Literal["largest"] | int = "largest",
 ) -> Avatar:
     """Photos of one person -> an avatar, in one forward pass.
 

@@ -54,9 +54,7 @@ def synthetic_views(count: int = 4, size: int = 512, seed: int = SYNTHETIC_SEED)
     return Views.cat(found[:count])
 
 
-def run_demo(
-    folder: Path, photo: Path | None, seconds: float, size: int, device: str, bars: Bars
-) -> Iterator[str]:
+def run_demo(folder: Path, photo: Path | None, seconds: float, size: int, device: str, bars: Bars) -> Iterator[str]:
     """Make everything into ``folder``; yields a line for the user after each step."""
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()

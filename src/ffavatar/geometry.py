@@ -81,14 +81,12 @@ def matrix_to_quat(matrix: Tensor) -> Tensor:
     """(..., 3, 3) rotation -> (..., 4) wxyz with w >= 0 (Shepperd's method: the largest component is found first)."""
     m = matrix
     trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
-    w, x, y, z = 0, 1, 2, 3
-    rows = [
-        [1 + trace, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]],
-        [None, 1 + 2 * m[..., 0, 0] - trace, m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0]],
-        [None, None, 1 + 2 * m[..., 1, 1] - trace, m[..., 1, 2] + m[..., 2, 1]],
-        [None, None, None, 1 + 2 * m[..., 2, 2] - trace],
-    ]
-    full = torch.stack([torch.stack([rows[min(i, j)][max(i, j)] for j in (w, x, y, z)], -1) for i in (w, x, y, z)], -2)
+    x, y, z = (2 * m[..., k, k] - trace for k in range(3))
+    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
+    # row k is 4 q_k q: each is the quaternion up to length, the one with the largest q_k the most exact
+    rows = [[1 + trace, wx, wy, wz], [wx, 1 + x, xy, xz], [wy, xy, 1 + y, yz], [wz, xz, yz, 1 + z]]
+    full = torch.stack([torch.stack(row, -1) for row in rows], -2)
     best = full.diagonal(dim1=-2, dim2=-1).argmax(-1)
     quat = torch.take_along_dim(full, best[..., None, None].expand(*best.shape, 1, 4), -2).squeeze(-2)
     quat = torch.nn.functional.normalize(quat, dim=-1)

@@ -137,6 +137,7 @@ class HeadModel(nn.Module):
         store("mh_vertex", nowhere if a.mh_vertex is None else a.mh_vertex, np.int64)
         store("mirror", nowhere if a.mirror is None else a.mirror, np.int64)
         store("_regions", np.stack(list(a.regions.values())), np.bool_)
+
         # One row per coefficient, so that a frame is one pass over memory: expression and correctives together.
         def rows(basis: np.ndarray) -> np.ndarray:
             return np.moveaxis(np.asarray(basis, np.float32), -1, 0).reshape(basis.shape[-1], a.v_template.size)

@@ -208,7 +208,9 @@ class AnchoredDecoder(nn.Module):
             lift = self.lift(rig, views, params)
         anchor_table = self.table(0)
         lifted = anchor_table.spread(lift[:, None] * normals[self.anchors])
-        first = self.look(rig_at(rig, anchor_table), anchor_table, lifted, views, params, features, anchor_table.spacing)
+        first = self.look(
+            rig_at(rig, anchor_table), anchor_table, lifted, views, params, features, anchor_table.spacing
+        )
         tokens = former(self._evidence(first, lift))
         coarse = self.coarse(tokens)
         node = lift[:, None] * normals[self.anchors] + MAX_COARSE_OFFSET_M * torch.tanh(coarse[:, :3])

@@ -97,6 +97,9 @@ class _VitBlock(nn.Module):
 class DinoV2(nn.Module):
     """DINOv2 ViT with patches of 14 pixels, trained at 518 px."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, size: str):
         super().__init__()
         width, depth, heads = _VIT_SIZES[size]

@@ -133,7 +133,8 @@ def _jacobians(model: LandmarkModel, per_joint: Tensor, turn: Tensor, place: Ten
     blended = torch.einsum("lj,bjcd->blcd", model.skin, turn)
     spatial = posed.new_zeros(frames, count, 3, POSE_UNKNOWNS)
     for j, below in enumerate(_DESCENDANTS):
-        arm = sum(model.skin[:, k, None] * (per_joint[:, k] - place[:, j, None]) for k in below)
+        parts = list(below)
+        arm = (model.skin.T[parts, :, None] * (per_joint[:, parts] - place[:, j, None, None])).sum(1)
         columns = -_cross_matrix(arm)
         if _JOINT_PARENT[j] >= 0:
             columns = columns @ turn[:, _JOINT_PARENT[j], None]

@@ -47,7 +47,7 @@ class FrontEnd:
         self.landmarker = Landmarker().to(self.device)
         self.matte = Matte().to(self.device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def analyse(
         self, image: np.ndarray, name: str = "the photo", face: FaceChoice = "largest", size: int = 512
     ) -> PhotoResult:
@@ -69,7 +69,7 @@ class FrontEnd:
         others = [_width(other) for place, other in enumerate(found) if place != index]
         return self._judge(image, name, chosen, others, index, size)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def faces(self, image: np.ndarray) -> list[LandmarkResult]:
         """Landmarks, in photo pixels, of every face of an (H, W, 3) uint8 photo that the landmarker confirms.
 
@@ -82,7 +82,7 @@ class FrontEnd:
                 return sorted(confirmed, key=_width, reverse=True)
         return []
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def analyse_frame(
         self, image: np.ndarray, previous: Tensor | None = None, name: str = "the frame", size: int = 512
     ) -> PhotoResult:
@@ -153,7 +153,8 @@ class FrontEnd:
         angles = verdicts.head_angles_deg(points)
         sharp, bright = verdicts.sharpness_and_brightness(image, face_box)
         doubt = 0.0 if film else self._doubt(image, result.points)
-        reason = verdicts.refusal(name, width_px, angles, sharp, doubt)
+        # a film is read as it comes: a blurred or turned frame is better than a frozen one
+        reason = "" if film else verdicts.refusal(name, width_px, angles, sharp, doubt)
         box = head_crop_box(points)
         summary = PhotoReport(
             name, not reason, reason, (), 1 + len(others), index, face_box, (box.left, box.top, box.side), width_px,
