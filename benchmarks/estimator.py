@@ -20,7 +20,7 @@ import torch
 from ffavatar.geometry import axis_angle_to_matrix
 from ffavatar.model import create_model, load_model
 from ffavatar.model.landmark_fit import project_normalised
-from ffavatar.model.weights import SHIPPED
+from ffavatar.model.weights import state_from
 from ffavatar.train.losses import head_turn
 from ffavatar.train.samples import load_people
 
@@ -39,10 +39,13 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(2)
-    if options.untrained or (options.weights is None and "lite" not in SHIPPED):
+    if options.weights is not None:  # an estimator's weights alone will do
         model = create_model("lite").eval()
+        state = {name: value.float() for name, value in state_from(options.weights).items()}
+        if wrong := model.load_state_dict(state, strict=False).unexpected_keys:
+            raise SystemExit(f"{options.weights} holds {wrong[:3]}, which lite does not know.")
     else:
-        model = load_model("lite", options.weights)
+        model = create_model("lite").eval() if options.untrained else load_model("lite")
     figures: dict[str, list[torch.Tensor]] = {}
 
     def note(name: str, values: torch.Tensor) -> None:

@@ -28,6 +28,7 @@ class Reconstruction:
     rig: Rig
     canonical: CanonicalGaussians
     estimate: Estimate  # of the source views
+    learned_offsets: Tensor  # (N, 3) metres: the part of the offsets that training keeps small
 
 
 class FFAvatar(nn.Module):
@@ -77,7 +78,7 @@ class FFAvatar(nn.Module):
             def former(evidence: Tensor) -> Tensor:
                 return self.former(positions, encoded.tokens, evidence)
 
-            canonical = self.decoder(rig, level, source, estimate.params, encoded.feature_map, former)
+            canonical, learned = self.decoder(rig, level, source, estimate.params, encoded.feature_map, former)
         else:
             identity = self.head.shapedirs.new_zeros(self.head.shapedirs.shape[2])
             rig = Rig.of(self.head, identity, self.head.surface(level))
@@ -90,7 +91,8 @@ class FFAvatar(nn.Module):
             tokens = self.former(points, encoded.tokens)
             table = surface_table(self.head, torch.arange(min(8, len(self.head.v_template))), level)
             canonical = self.decoder(tokens, table.spacing.to(tokens.device))
-        return Reconstruction(rig, canonical, estimate)
+            learned = canonical.offsets
+        return Reconstruction(rig, canonical, estimate, learned)
 
 
 def _resized(views: Views, size: int) -> Views:

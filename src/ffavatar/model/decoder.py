@@ -200,8 +200,10 @@ class AnchoredDecoder(nn.Module):
 
     def forward(
         self, rig: Rig, level: int, views: Views, params: HeadParams, features: Tensor, former
-    ) -> CanonicalGaussians:
-        """``former(evidence (A, width)) -> tokens (A, width)`` is the query-former with its token bank bound in."""
+    ) -> tuple[CanonicalGaussians, Tensor]:
+        """The Gaussians, and the learned part of their offsets (N, 3), which training keeps small.
+
+        ``former(evidence (A, width)) -> tokens (A, width)`` is the query-former with its token bank bound in."""
         table = self.table(level)
         normals = vertex_normals(rig.neutral, rig.head.faces)
         with torch.no_grad():
@@ -213,8 +215,10 @@ class AnchoredDecoder(nn.Module):
         )
         tokens = former(self._evidence(first, lift))
         coarse = self.coarse(tokens)
-        node = lift[:, None] * normals[self.anchors] + MAX_COARSE_OFFSET_M * torch.tanh(coarse[:, :3])
-        offsets = table.spread(node) * (~table.inner)[:, None]
+        outer = (~table.inner)[:, None]
+        lifted_skin = table.spread(lift[:, None] * normals[self.anchors]) * outer
+        learned = table.spread(MAX_COARSE_OFFSET_M * torch.tanh(coarse[:, :3])) * outer
+        offsets = lifted_skin + learned
 
         # splats grow where the surface is stretched, or lifted hair would show gaps
         placed = table.surface.interpolate(rig.neutral) + offsets
@@ -237,16 +241,17 @@ class AnchoredDecoder(nn.Module):
         # interpolation is linear, so the first layer runs on the few anchors instead of the many Gaussians
         raw = self.fine(table.spread(self.token_in(tokens)) + self.fine_in(extra))
         opacity = torch.sigmoid(raw[:, 10] + table.spread(coarse[:, 3:4])[:, 0] + OPACITY_AT_ZERO)
-        inner = table.inner[:, None]
+        learned = learned + MAX_FINE_OFFSET_M * torch.tanh(raw[:, 0:3]) * outer
         flat = spacing.new_tensor([SCALE_OF_SPACING, SCALE_OF_SPACING, THICKNESS * SCALE_OF_SPACING])
         turned = axis_angle_to_quat(raw[:, 6:9].clamp(-3, 3))
-        return CanonicalGaussians(
-            offsets=offsets + MAX_FINE_OFFSET_M * torch.tanh(raw[:, 0:3]) * ~inner,
+        canonical = CanonicalGaussians(
+            offsets=lifted_skin + learned,
             scales=flat * spacing[:, None] * torch.exp(raw[:, 3:6].clamp(-2, 1.5)),
             quats=quat_multiply(turn_z_to(vertex_normals(placed, table.surface.faces)), turned),
             opacities=opacity * carve,
             colors=(base_color + 0.5 * torch.tanh(raw[:, 11:14])).clamp(0, 1),
         )
+        return canonical, learned
 
     def _evidence(self, seen: Sampled, lift: Tensor) -> Tensor:
         """Mean of what the views say of each anchor, as input of its query. (A, width)."""

@@ -104,7 +104,7 @@ def avatar_step(people: list[Person], recipe: Recipe, perceptual: Perceptual | N
                 params = model.estimator(target, estimate.identity).params
         made = model.reconstruct(source, recipe.level, estimate)
         rendering = render_avatar(made.rig, made.canonical, params, recipe.size)
-        losses = picture_losses(rendering, target, made.canonical.offsets, recipe, perceptual)
+        losses = picture_losses(rendering, target, made.learned_offsets, recipe, perceptual)
         return losses.total(), losses.floats()
 
     return step
