@@ -212,6 +212,8 @@ def test_ctrl_c_in_the_middle_of_a_film(avatar_file: Path, tmp_path: Path, numbe
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # a shell's background jobs ignore SIGINT and hand that on: the test must not depend on how it was started
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     deadline = time.monotonic() + 120
     while not any(p.stat().st_size > 0 for p in out.iterdir()) and time.monotonic() < deadline:

@@ -14,7 +14,7 @@ from torch.nn.functional import embedding_bag, normalize
 from ffavatar.head import HeadModel, Surface
 
 NEIGHBOURS = 4
-_INNER_PARTS = ("eyeballs", "teeth", "tongue")
+_INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names win where they overlap
 _FOREIGN_PART_M = 0.2  # added to the distance to an anchor of another part, so that teeth never borrow from lips
 
 
@@ -115,8 +115,10 @@ def fill_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
 
 
 def default_colors(head: HeadModel, anchors: Tensor) -> Tensor:
-    """(A, 3) sRGB of what no photo may show: eyeballs, teeth and tongue; grey elsewhere."""
-    palette = head.v_template.new_tensor([[0.5, 0.5, 0.5], [0.78, 0.75, 0.74], [0.78, 0.72, 0.66], [0.62, 0.34, 0.33]])
+    """(A, 3) sRGB of what no photo may show: the mouth's inside, eyeballs, teeth, tongue; grey elsewhere."""
+    palette = head.v_template.new_tensor(
+        [[0.5, 0.5, 0.5], [0.3, 0.13, 0.12], [0.78, 0.75, 0.74], [0.78, 0.72, 0.66], [0.55, 0.27, 0.27]]
+    )
     return palette[part_labels(head)[anchors]]
 
 

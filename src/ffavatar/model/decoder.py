@@ -236,7 +236,7 @@ class AnchoredDecoder(nn.Module):
         spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
         filled = self._fill(table, sampled, confidence)
         base_color = confidence[:, None] * sampled + (1 - confidence[:, None]) * filled
-        carve = seen.matte.amin(0) ** CARVE_POWER
+        carve = carved(seen.matte)
         extra = torch.cat([mixed, confidence[:, None], carve[:, None], spread_out], -1)
         # interpolation is linear, so the first layer runs on the few anchors instead of the many Gaussians
         raw = self.fine(table.spread(self.token_in(tokens)) + self.fine_in(extra))
@@ -268,6 +268,12 @@ class AnchoredDecoder(nn.Module):
         borrowed = self.fill @ gathered
         known = borrowed[:, 3:]
         return table.spread((borrowed[:, :3] + _DEFAULT_WEIGHT * self.default) / (known + _DEFAULT_WEIGHT))
+
+
+def carved(matte: Tensor) -> Tensor:
+    """Opacity left to points by the mattes of all views (S, N) -> (N,): gone where every view sees background, and nearly so
+    where one does, for no estimate of a pose is exact."""
+    return (0.5 * matte.amin(0) + 0.5 * matte.mean(0)) ** CARVE_POWER
 
 
 def turn_z_to(normals: Tensor) -> Tensor:
