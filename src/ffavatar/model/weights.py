@@ -11,7 +11,15 @@ from torch import Tensor
 from ffavatar.errors import InputError
 from ffavatar.weights import WeightsRecord, load_weights
 
-SHIPPED: dict[str, WeightsRecord] = {}
+LITE = WeightsRecord(
+    name="lite",
+    file="model/data/lite.safetensors",
+    source="trained by ffavatar.train on 260 synthetic people (docs/training.md)",
+    version="1",
+    licence="Apache-2.0",
+    sha256="63a9333417db33baa7140844d2ff0f45a8062a5513fdfbe64cffb1e27d94e326",
+)
+SHIPPED: dict[str, WeightsRecord] = {"lite": LITE}
 """One record per preset that ships with weights; docs/training.md tells how they were made."""
 
 
