@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -113,7 +113,7 @@ class Avatar:
             "about": json.dumps(self.about),
         }
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata=header)
+            temporary.write_bytes(save(tensors, metadata=header))  # save_file would leave it unreadable for others
 
     @staticmethod
     def load(path: str | Path) -> Avatar:

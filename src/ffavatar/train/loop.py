@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ffavatar.files import atomic_path
@@ -118,7 +118,8 @@ class Trainer:
         part = "estimator." if self.recipe.stage == "estimator" else ""
         tensors = {name: value.half().contiguous() for name, value in self.mean.items() if name.startswith(part)}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"recipe": json.dumps(asdict(self.recipe)), "step": str(self.step)})
+            about = {"recipe": json.dumps(asdict(self.recipe)), "step": str(self.step)}
+            temporary.write_bytes(save(tensors, metadata=about))
 
 
 def trainable_state(model: FFAvatar) -> dict[str, Tensor]:
