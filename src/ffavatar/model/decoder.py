@@ -271,7 +271,7 @@ class AnchoredDecoder(nn.Module):
 
 
 def carved(matte: Tensor) -> Tensor:
-    """Opacity that the mattes of all views leave to points, (S, N) -> (N,): gone where every view sees background, lower
+    """Opacity that all views' mattes leave to points, (S, N) -> (N,): gone where every view sees background, lower
     where one does, for no estimate of a pose is exact."""
     return (0.5 * matte.amin(0) + 0.5 * matte.mean(0)) ** CARVE_POWER
 
