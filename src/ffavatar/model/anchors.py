@@ -15,6 +15,8 @@ from ffavatar.head import HeadModel, Surface
 
 NEIGHBOURS = 4
 _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names win where they overlap
+# per part (skin first): teeth must not take the colour of the lips before them; tongue and cheeks are never read at all
+_SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
 _FOREIGN_PART_M = 0.2  # added to the distance to an anchor of another part, so that teeth never borrow from lips
 
 
@@ -27,7 +29,8 @@ class SurfaceTable:
     spacing: Tensor  # (N,) metres between neighbouring points
     anchors: Tensor  # (N, 4) int64
     weights: Tensor  # (N, 4), sum 1
-    inner: Tensor  # (N,) bool: eyeballs, teeth, tongue
+    inner: Tensor  # (N,) bool: inside of the mouth, eyeballs, teeth, tongue
+    slack: Tensor  # (N,) metres by which a point may lie behind what a view shows and still count as seen
 
     def spread(self, values: Tensor) -> Tensor:
         """Interpolate anchor values (A, D) -> (N, D)."""
@@ -82,7 +85,9 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
         nearest.append(index)
         weight.append(raw / raw.sum(1, keepdim=True))
     spacing = point_spacing(points, surface.faces)
-    return SurfaceTable(surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0)
+    return SurfaceTable(
+        surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, _SLACK_M.to(points)[label]
+    )
 
 
 def point_spacing(points: Tensor, faces: Tensor) -> Tensor:

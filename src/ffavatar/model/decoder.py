@@ -142,7 +142,7 @@ class AnchoredDecoder(nn.Module):
         uv, depth = project(points, camera)
         facing = (quat_rotate(turn, normal) * F.normalize(-points, dim=-1)).sum(-1)
         with torch.no_grad():
-            visible = self._visible(points, depth, spacing)
+            visible = self._visible(points, depth, spacing, table.slack)
         known = views.mattes * views.valid + (1 - views.valid)
         soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
         raw = _sample(torch.cat([views.images.permute(0, 3, 1, 2), soft, views.valid[:, None]], 1), uv)
@@ -152,8 +152,9 @@ class AnchoredDecoder(nn.Module):
         trust = visible * (SIDEWAYS + (1 - SIDEWAYS) * facing).clamp(0.02, 1) ** 2 * matte**2 * inside
         return Sampled(colors, _sample(features, uv), matte, trust, facing)
 
-    def _visible(self, points: Tensor, depth: Tensor, spacing: Tensor) -> Tensor:
-        """Soft depth test against the avatar itself, rendered from each view. (S, N) in [0, 1]."""
+    def _visible(self, points: Tensor, depth: Tensor, spacing: Tensor, slack: Tensor) -> Tensor:
+        """Soft depth test against the avatar itself, rendered from each view; a point may lie ``slack`` behind what is
+        seen. (S, N) in [0, 1]."""
         views, count = depth.shape
         camera = normalised_camera(_DEPTH_PIXELS, views, points.device)
         identity = points.new_tensor([1.0, 0, 0, 0]).expand(count, 4)
@@ -165,7 +166,7 @@ class AnchoredDecoder(nn.Module):
         front = torch.where(alpha > 0.5, drawn / alpha.clamp_min(0.5), torch.full_like(drawn, 1e3))
         uv, _ = project(points, normalised_camera(1, views, points.device))
         front = _sample(front.permute(0, 3, 1, 2), uv)[..., 0]
-        return torch.sigmoid((front + 0.008 - depth) / 0.002)
+        return torch.sigmoid((front + slack - depth) / 0.002)
 
     def lift(self, rig: Rig, views: Views, params: HeadParams) -> Tensor:
         """How far hair, cap or collar stand off the skin: (A,) metres along the normal, read from the mattes' outlines.
@@ -271,9 +272,11 @@ class AnchoredDecoder(nn.Module):
 
 
 def carved(matte: Tensor) -> Tensor:
-    """Opacity that all views' mattes leave to points, (S, N) -> (N,): gone where every view sees background, lower
-    where one does, for no estimate of a pose is exact."""
-    return (0.5 * matte.amin(0) + 0.5 * matte.mean(0)) ** CARVE_POWER
+    """Opacity that all views' mattes leave to points, (S, N) -> (N,): what a view shows as background is empty. Of
+    three or more views one may err, and then counts half, for no estimate of a pose is exact."""
+    least = matte.sort(0).values
+    second = least[1] if len(matte) >= 3 else least[0]
+    return (0.5 * least[0] + 0.5 * second) ** CARVE_POWER
 
 
 def turn_z_to(normals: Tensor) -> Tensor:
