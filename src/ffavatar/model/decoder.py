@@ -166,7 +166,7 @@ class AnchoredDecoder(nn.Module):
         front = torch.where(alpha > 0.5, drawn / alpha.clamp_min(0.5), torch.full_like(drawn, 1e3))
         uv, _ = project(points, normalised_camera(1, views, points.device))
         front = _sample(front.permute(0, 3, 1, 2), uv)[..., 0]
-        return torch.sigmoid((front + slack - depth) / 0.002)
+        return torch.sigmoid((front + slack - depth) / 0.002) * (slack >= 0)
 
     def lift(self, rig: Rig, views: Views, params: HeadParams) -> Tensor:
         """How far hair, cap or collar stand off the skin: (A,) metres along the normal, read from the mattes' outlines.
