@@ -1,5 +1,5 @@
-"""READ FIRST: the whole system in a few short functions. Inference, training, evaluation and personalization all call
-these, so they cannot drift apart.
+"""READ FIRST: the whole system in a few short functions. Inference and evaluation call these; the training step
+(``train/stages.py``) makes the same two calls as ``few_to_many``, but may put exact labels in place of estimates.
 
     photos --photo--> Views --reconstruct--> Avatar --animate(HeadParams)--> pictures
     driver --photo--> Views --drive / track--> HeadParams

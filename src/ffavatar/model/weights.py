@@ -14,15 +14,7 @@ from ffavatar.weights import WeightsRecord, load_weights
 LITE = WeightsRecord(
     name="lite",
     file="model/data/lite.safetensors",
-    source="trained by ffavatar.train on 260 synthetic people (docs/training.md)",
-    version="2",
-    licence="Apache-2.0",
-    sha256="63a9333417db33baa7140844d2ff0f45a8062a5513fdfbe64cffb1e27d94e326",
-)
-LITE = WeightsRecord(
-    name="lite",
-    file="model/data/lite.safetensors",
-    source="trained by ffavatar.train on 260 synthetic people (docs/training.md)",
+    source="trained by ffavatar.train on 260 synthetic people, then damped (docs/training.md)",
     version="2",
     licence="Apache-2.0",
     sha256="2edb7b93198a629cdc8e838ab52cc7a3117145470d45c3c2232b4f88b096bd7a",
