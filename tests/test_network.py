@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ffavatar.animate import render_avatar
 from ffavatar.errors import InputError
+from ffavatar.evaluate.metrics import psnr
 from ffavatar.head import load_head
 from ffavatar.model import create_model
 from ffavatar.model.config import PAPER, TINY
@@ -129,10 +131,15 @@ def test_driving_keeps_the_identity_it_is_given(tiny, views):
 
 def test_order_of_views_does_not_matter(tiny, views):
     with torch.no_grad():
-        a = tiny.reconstruct(views).canonical
-        b = tiny.reconstruct(views[[2, 0, 1]]).canonical
+        a = tiny.reconstruct(views)
+        b = tiny.reconstruct(views[[2, 0, 1]])
+        pictures = [render_avatar(m.rig, m.canonical, true_params(tiny.head, 3), 128).images for m in (a, b)]
+    count = len(tiny.decoder.table(tiny.config.surface_level).points)
     for name in ("offsets", "scales", "opacities", "colors"):
-        torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=2e-3, rtol=1e-3)
+        first, second = getattr(a.canonical, name)[:count], getattr(b.canonical, name)[:count]
+        torch.testing.assert_close(first, second, atol=2e-3, rtol=1e-3)
+    # beyond the skin a Gaussian is there or not, so rounding may add or leave out single ones
+    assert psnr(*pictures).min() > 40
 
 
 def test_zero_output_shows_the_photos_colours(tiny, views):
@@ -140,9 +147,10 @@ def test_zero_output_shows_the_photos_colours(tiny, views):
     with torch.no_grad():
         made = tiny.reconstruct(grey).canonical
     table = tiny.decoder.table(tiny.config.surface_level)
-    outside = made.colors[~table.inner]  # the mouth's inside has colours of its own
+    inner = torch.nn.functional.pad(table.inner, (0, len(made) - len(table.inner)))
+    outside = made.colors[~inner]  # the mouth's inside has colours of its own
     torch.testing.assert_close(outside, torch.full_like(outside, 0.25), atol=1e-4, rtol=0)
-    assert made.opacities.min() > 0.5
+    assert made.opacities[: len(table.inner)].min() > 0.5
 
 
 def test_rendering_losses_reach_encoder_former_decoder_and_estimator(head, views):

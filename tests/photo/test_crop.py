@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ffavatar.photo.crop import CropBox, cut_square, head_crop, head_crop_box
+from ffavatar.photo.crop import CropBox, cut_square, head_crop, head_crop_box, picture_area
 
 
 def test_the_law_in_numbers():
@@ -55,3 +55,29 @@ def test_outside_is_white_and_invalid():
 def test_boxes_far_larger_than_the_photo():
     crop, valid = head_crop(np.zeros((10, 10, 3), np.uint8), CropBox(-500.0, -500.0, 1010.0), 101)
     assert valid.sum() == 1 and crop[valid == 1].max() < 0.01
+
+
+def _noisy(seed: int, height: int = 90, width: int = 120) -> np.ndarray:
+    return np.random.default_rng(seed).integers(20, 235, (height, width, 3)).astype(np.uint8)
+
+
+def test_black_bars_are_outside_the_photo():
+    photo = _noisy(0)
+    photo[:12], photo[80:], photo[:, 110:] = 16, 18, 17  # video black, wavering by compression
+    photo[:12:2] += 3
+    assert picture_area(photo) == (0, 12, 110, 80)
+    crop, valid = head_crop(photo, CropBox(0.0, 0.0, 90.0), 90)
+    assert valid[12:80].eq(1).all() and not valid[:12].any() and not valid[80:].any()
+    assert crop[:12].eq(1).all()
+
+
+@pytest.mark.parametrize("case", ["noise", "night", "thin", "bright edge"])
+def test_what_is_no_bar_stays(case):
+    photo = _noisy(1)
+    if case == "night":
+        photo[:50] = 4  # half of the photo is dark: a scene
+    elif case == "thin":
+        photo[:1] = 0
+    elif case == "bright edge":
+        photo[:10] = 60
+    assert picture_area(photo) == (0, 0, 120, 90)

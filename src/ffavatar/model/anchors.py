@@ -14,6 +14,7 @@ from torch.nn.functional import embedding_bag, normalize
 from ffavatar.head import HeadModel, Surface
 
 NEIGHBOURS = 4
+_FOREIGN_KIND = 0.002  # weight with which hair borrows from skin, or skin from cloth, where both are near
 _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names win where they overlap
 # per part (skin first): teeth must not take the colour of the lips before them; tongue and cheeks are never read at all
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
@@ -115,7 +116,7 @@ def fill_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
         return torch.exp(-0.5 * (distance / 0.008) ** 2) + 1e-2 * torch.exp(-distance / 0.02) + 1e-4 / (1 + distance)
 
     kernel = heavy_tail(torch.cdist(points, points)) + 0.3 * heavy_tail(torch.cdist(points, mirrored))
-    kernel = kernel * torch.where(kind[:, None] == kind[None], 1.0, 0.02)
+    kernel = kernel * torch.where(kind[:, None] == kind[None], 1.0, _FOREIGN_KIND)
     return kernel * (part[:, None] == part[None]).float()
 
 

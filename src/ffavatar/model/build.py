@@ -17,6 +17,7 @@ from ffavatar.model.config import PRESETS, ModelConfig
 from ffavatar.model.decoder import AnchoredDecoder, FullDecoder
 from ffavatar.model.encoder import ConvEncoder, DinoEncoder
 from ffavatar.model.estimator import DinoEstimator, Estimate, LandmarkEstimator
+from ffavatar.model.outgrowth import outgrow
 from ffavatar.model.query_former import QueryFormer
 from ffavatar.types import CanonicalGaussians, Views
 
@@ -79,6 +80,7 @@ class FFAvatar(nn.Module):
                 return self.former(positions, encoded.tokens, evidence)
 
             canonical, learned = self.decoder(rig, level, source, estimate.params, encoded.feature_map, former)
+            rig, canonical = outgrow(rig, canonical, source, estimate.params, self.decoder.hangers, level)
         else:
             identity = self.head.shapedirs.new_zeros(self.head.shapedirs.shape[2])
             rig = Rig.of(self.head, identity, self.head.surface(level))

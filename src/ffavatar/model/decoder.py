@@ -42,6 +42,7 @@ MAX_FINE_OFFSET_M = 0.02
 MAX_SPACING_M = 0.02
 _LIFT_STEPS = 24
 _DEPTH_PIXELS = 192
+_DEFAULT_FACE = 0.55  # mean sRGB value of a face in the light for which the default colours are meant
 _DEFAULT_WEIGHT = 1e-6  # of the default colours against borrowed ones: only where nothing of a kind was seen
 
 
@@ -115,6 +116,11 @@ class AnchoredDecoder(nn.Module):
             assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
+
+    @property
+    def hangers(self) -> Tensor:
+        """(K,) base vertices, away from face and mouth, on which hair and clothes beyond the skin may hang."""
+        return self.anchors[self.liftable > 0.5]
 
     def table(self, level: int) -> SurfaceTable:
         """The surface at a subdivision level, on this module's device (cached)."""
@@ -268,7 +274,9 @@ class AnchoredDecoder(nn.Module):
         gathered = table.gather(weighted, len(self.anchors))
         borrowed = self.fill @ gathered
         known = borrowed[:, 3:]
-        return table.spread((borrowed[:, :3] + _DEFAULT_WEIGHT * self.default) / (known + _DEFAULT_WEIGHT))
+        face = gathered[self.liftable == 0].sum(0)  # mouths are as dark as the photo's faces
+        light = (face[:3].mean() / face[3].clamp_min(1e-6) / _DEFAULT_FACE).clamp(0.1, 1.2)
+        return table.spread((borrowed[:, :3] + _DEFAULT_WEIGHT * light * self.default) / (known + _DEFAULT_WEIGHT))
 
 
 def carved(matte: Tensor) -> Tensor:

@@ -11,6 +11,10 @@ from torch import Tensor
 
 from ffavatar.photo.landmarks import CROP_RAISE, CROP_SCALE
 
+# 8-bit levels: video black is 16, and compression lets it waver
+_BAR_LEVEL, _BAR_SPREAD = 30, 4.0
+_THINNEST_BAR_PX, _WIDEST_BAR = 2, 0.4
+
 
 @dataclass(frozen=True)
 class CropBox:
@@ -67,8 +71,33 @@ def valid_mask(photo_size: tuple[int, int], box: CropBox, size: int) -> np.ndarr
     return down[:, None] & across[None, :]
 
 
+def picture_area(photo: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what lies between black bars (letterbox, pillarbox) of a photo (H, W, 3) uint8.
+
+    A bar is a run of even, nearly black rows or columns from an edge, of less than two fifths of the photo (more is a
+    dark scene). A matte net takes bars for clothes.
+    """
+    height, width = photo.shape[:2]
+    top, bottom = _bar(photo), _bar(photo[::-1])
+    across = photo[top : height - bottom].transpose(1, 0, 2)
+    return _bar(across), top, width - _bar(across[::-1]), height - bottom
+
+
+def _bar(lines: np.ndarray) -> int:
+    """How many of the first lines (L, P, 3) are a black bar."""
+    for count, line in enumerate(lines[: int(len(lines) * _WIDEST_BAR)]):
+        if np.quantile(line, 0.995) > _BAR_LEVEL or line.std(axis=0).max() > _BAR_SPREAD:
+            return count if count >= _THINNEST_BAR_PX else 0
+    return 0
+
+
 def head_crop(photo: np.ndarray, box: CropBox, size: int) -> tuple[Tensor, Tensor]:
-    """(H, W, 3) uint8 -> crop (size, size, 3) float in [0, 1], white outside the photo, and valid (size, size)."""
+    """(H, W, 3) uint8 -> crop (size, size, 3) float in [0, 1], white outside the photo, and valid (size, size).
+
+    Black bars along the photo's edges count as outside.
+    """
+    left, top, right, bottom = picture_area(photo)
+    photo, box = photo[top:bottom, left:right], CropBox(box.left - left, box.top - top, box.side)
     valid = valid_mask((photo.shape[1], photo.shape[0]), box, size)
     crop = cut_square(photo, box, size)
     crop[~valid] = 255

@@ -1,0 +1,185 @@
+"""What a lifted skin cannot reach: long hair beside the neck, hats, wide collars.
+
+Where a view's matte shows the person and the avatar made so far does not, Gaussians are put on the picture's grid at
+the depth of the nearest surface. They hang on the nearby scalp, neck and torso by an offset and pose like all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffavatar.animate import Rig, pose_gaussians
+from ffavatar.geometry import NORMALISED_FOCAL, normalised_camera, project, quat_rotate
+from ffavatar.render import rasterize
+from ffavatar.types import CanonicalGaussians, HeadParams, Views
+
+GRID_PX = (96, 160, 256)
+"""Pixels of the grid on a crop's side, per subdivision level: about as fine as the surface's own Gaussians."""
+COVERED, UNCOVERED = 0.6, 0.5  # alpha from which a pixel's depth is known, and below which the avatar is missing
+PERSON = 0.5  # matte from which a pixel shows the person
+SCALE_OF_CELL = 0.5  # standard deviation, in cells of the grid
+OPACITY = 0.97
+AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
+COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
+IN_FRONT_M = 0.004
+THINNEST_PX = 5  # narrower gaps are errors of a pose, not hair
+PARENTS = 3
+NEAR_M = 0.01  # softens the parents' weights, which fall with the distance
+_REACH = 5  # halvings of the grid over which depth is extended: 32 cells
+
+
+def outgrow(
+    rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, hangers: Tensor, level: int
+) -> tuple[Rig, CanonicalGaussians]:
+    """The avatar with what its source views show beyond it; a view adds what those before it left open.
+
+    ``hangers`` (K,): base vertices that may carry such points. The result does not depend on the views' order: they are
+    taken by how far the head is turned. The added Gaussians are evidence, not learned: no gradient reaches them.
+    """
+    grown_rig, grown = _grow(rig, canonical, views, params, hangers, level)
+    count = len(canonical)
+    return grown_rig, CanonicalGaussians(
+        **{name: torch.cat([value, getattr(grown, name)[count:]]) for name, value in vars(canonical).items()}
+    )
+
+
+@torch.no_grad()
+def _grow(
+    rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, hangers: Tensor, level: int
+) -> tuple[Rig, CanonicalGaussians]:
+    grid = GRID_PX[min(level, len(GRID_PX) - 1)]
+    person = _shrink(views.mattes * views.valid, grid)
+    valid = _shrink(views.valid, grid) > 0.99
+    colors = _shrink(views.images.permute(0, 3, 1, 2), grid)
+    count = len(views)
+    regions = rig.head.regions
+    hairy = regions["scalp"][hangers] if "scalp" in regions else torch.zeros_like(hangers, dtype=torch.bool)
+    posed = rig.head.pose(rig.neutral.expand(count, -1, -1), rig.joints.expand(count, -1, -1), params)
+    places, turns = posed.vertices[:, hangers], F.normalize(posed.quats[:, hangers], dim=-1)
+    surfaces = torch.stack([_front(*_drawn(rig, canonical, params[i : i + 1], grid)) for i in range(count)])[:, None]
+    for view in torch.argsort(params.root.norm(dim=-1) + params.neck.norm(dim=-1), stable=True).tolist():
+        alpha, depth = _drawn(rig, canonical, params[view : view + 1], grid)
+        extended, known = _extend(depth, (alpha > COVERED).float())
+        gap = (person[view, 0] > PERSON) & (alpha < UNCOVERED) & valid[view, 0] & known
+        broad = _opened(gap, THINNEST_PX)
+        row, column = gap.nonzero(as_tuple=True)
+        if not len(row):
+            continue
+        far = extended[row, column]
+        x, y = ((index + 0.5) / grid - 0.5 for index in (column, row))
+        points = torch.stack([x * far / NORMALISED_FOCAL, -y * far / NORMALISED_FOCAL, -far], -1)
+        distance, near = torch.cdist(points, places[view]).topk(PARENTS, largest=False)
+        weights = F.normalize(1 / (distance + NEAR_M), p=1, dim=1)
+        base, turn = _carried(places, turns, near, weights)
+        offsets = quat_rotate(turn[view] * turn.new_tensor([1.0, -1, -1, -1]), points - base[view])
+        own = colors[view, :, row, column].T
+        share = _agreement(base + quat_rotate(turn, offsets), own, person, valid, colors, surfaces, view)
+        kept = (share > 0) & (broad[row, column] | hairy[near[:, 0]])
+        added = CanonicalGaussians(
+            offsets=offsets,
+            quats=points.new_tensor([1.0, 0, 0, 0]).expand(len(points), 4),
+            scales=(SCALE_OF_CELL * far / (NORMALISED_FOCAL * grid))[:, None].expand(-1, 3),
+            opacities=OPACITY * share,
+            colors=own,
+        )
+        canonical = _joined(canonical, added, kept)
+        surface = replace(
+            rig.surface,
+            parents=torch.cat([rig.surface.parents, hangers[near[kept]]]),
+            barycentric=torch.cat([rig.surface.barycentric, weights[kept]]),
+        )
+        rig = replace(rig, surface=surface)
+    return rig, canonical
+
+
+def _shrink(maps: Tensor, grid: int) -> Tensor:
+    """(S, H, W) or (S, C, H, W) -> (S, C, grid, grid), averaged."""
+    maps = maps if maps.dim() == 4 else maps[:, None]
+    return F.interpolate(maps, (grid, grid), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _drawn(rig: Rig, canonical: CanonicalGaussians, params: HeadParams, grid: int) -> tuple[Tensor, Tensor]:
+    """Alpha and mean depth of the avatar in one view: (grid, grid) each; depth is 0 where nothing is."""
+    posed = pose_gaussians(rig, canonical, params)
+    camera = normalised_camera(grid, 1, posed.means.device)
+    _, depth = project(posed.means, camera)
+    drawn, alpha, _ = rasterize(
+        posed.means, posed.quats, posed.scales, posed.opacities, depth[..., None],
+        camera.world_to_cam, camera.K, grid, grid,
+    )  # fmt: skip
+    return alpha[0, ..., 0], drawn[0, ..., 0] / alpha[0, ..., 0].clamp_min(1e-3)
+
+
+def _extend(depth: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth (H, W) carried from where it is known to what lies near, by means over ever larger cells (push-pull).
+
+    Returns the depth and where it could be told, a bool mask (H, W).
+    """
+    levels = [(known * depth, known)]
+    for _ in range(_REACH):
+        levels.append(tuple(F.avg_pool2d(value[None], 2, ceil_mode=True)[0] for value in levels[-1]))  # type: ignore[arg-type]
+    total, weight = levels.pop()
+    for finer_total, finer_weight in reversed(levels):
+        size = finer_total.shape
+        total, weight = (
+            F.interpolate(value[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+            for value in (total, weight)
+        )
+        empty = finer_weight == 0
+        total, weight = torch.where(empty, total, finer_total), torch.where(empty, weight, finer_weight)
+    return total / weight.clamp_min(1e-9), weight > 1e-9
+
+
+def _carried(places: Tensor, turns: Tensor, near: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the mixtures of hangers stand in every view, and how they are turned: (S, P, 3), (S, P, 4)."""
+    base = (places[:, near] * weights[..., None]).sum(2)
+    return base, F.normalize((turns[:, near] * weights[..., None]).sum(2), dim=-1)
+
+
+def _front(alpha: Tensor, depth: Tensor) -> Tensor:
+    """Depth in front of which a view would see a point: infinite where the avatar covers nothing."""
+    return torch.where(alpha > UNCOVERED, depth, 1e3)
+
+
+def _opened(mask: Tensor, width: int) -> Tensor:
+    """``mask`` (H, W) without its parts narrower than ``width`` pixels (morphological opening)."""
+    if width < 2:
+        return mask
+    eroded = -F.max_pool2d(-mask.float()[None], width, 1, padding=width // 2)
+    return F.max_pool2d(eroded, width, 1, padding=(width - 1) // 2)[0, : len(mask), : mask.shape[1]] > 0.5
+
+
+def _agreement(
+    points: Tensor, own: Tensor, person: Tensor, valid: Tensor, colors: Tensor, surfaces: Tensor, view: int
+) -> Tensor:
+    """In [0, 1]: how far the other views agree that points (S, P, 3), posed in each, exist. (P,)
+
+    Their mattes must show the person there; and a view in which a point would stand before the surface must show its
+    colour ``own`` (P, 3). Outside a photo nothing is known, and nothing is held against a point.
+    """
+    count = len(points)
+    if count == 1:
+        return points.new_ones(points.shape[1])
+    uv, depth = project(points, normalised_camera(1, count, points.device))
+    maps = torch.cat([torch.where(valid, person, 1.0), colors, surfaces], 1)
+    seen = F.grid_sample(maps, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[..., 0]
+    inside = ((uv > 0) & (uv < 1)).all(-1)
+    matte = torch.where(inside, seen[:, 0], 1.0)
+    before = inside & (depth < seen[:, 4] - IN_FRONT_M)
+    difference = (seen[:, 1:4].transpose(1, 2) - own).norm(dim=-1)
+    doubt = torch.where(before, difference, 0.0)
+    doubt[view] = 0
+    mean = (matte.sum(0) - matte[view]) / (count - 1)
+    low, high = AGREEMENT
+    same = torch.exp(-0.5 * (doubt.amax(0) / COLOUR_SIGMA) ** 2)
+    return ((mean - low) / (high - low)).clamp(0, 1) * same
+
+
+def _joined(first: CanonicalGaussians, second: CanonicalGaussians, kept: Tensor) -> CanonicalGaussians:
+    return CanonicalGaussians(
+        **{name: torch.cat([value, getattr(second, name)[kept]]) for name, value in vars(first).items()}
+    )

@@ -1,0 +1,147 @@
+"""What grows beyond the skin: covers the mattes, does not depend on the order of views, needs their agreement."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ffavatar.animate import Rig, pose_gaussians, render_avatar
+from ffavatar.geometry import normalised_camera, project
+from ffavatar.head import load_head
+from ffavatar.model.outgrowth import _extend, _opened, outgrow
+from ffavatar.types import CanonicalGaussians, HeadParams, Views
+
+SIZE = 160
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """The average head, its poses in three views, and vertices of scalp and torso to hang on."""
+    head = load_head()
+    rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(1))
+    count = len(rig.surface)
+    canonical = CanonicalGaussians(
+        torch.zeros(count, 3), torch.tensor([1.0, 0, 0, 0]).expand(count, 4), torch.full((count, 3), 0.002),
+        torch.full((count,), 0.99), torch.full((count, 3), 0.6),
+    )  # fmt: skip
+    params = HeadParams.neutral(3, len(head.expression_names), distance_m=1.15)
+    params.root[:, 1] = torch.tensor([0.0, 0.3, -0.25])
+    hangers = torch.nonzero(head.regions["scalp"] | head.regions["torso"])[::7, 0]
+    return rig, canonical, params, hangers
+
+
+def views_with_hair(scene, views: int) -> Views:
+    """The head as it is drawn, and a dark block of hair above it: 8 cm wide, 3 cm over the crown, turning with it."""
+    rig, canonical, params, _ = scene
+    drawn = render_avatar(rig, canonical, params[list(range(views))], SIZE)
+    crown = rig.points()[rig.points()[:, 1].argmax()]
+    grid = torch.stack(
+        torch.meshgrid(torch.linspace(-0.04, 0.04, 60), torch.linspace(-0.02, 0.03, 60), indexing="xy"), -1
+    )
+    block = crown + torch.cat([grid, torch.zeros(60, 60, 1)], -1).reshape(-1, 3)
+    turned = pose_gaussians(rig, replace(canonical, offsets=(crown - rig.points())), params[list(range(views))])
+    nearest = (rig.points() - crown).norm(dim=1).argmin()
+    images, mattes = drawn.images.clone(), (drawn.alphas > 0.5).float()
+    for view in range(views):
+        angle = params.root[view, 1]
+        turn = torch.tensor([[angle.cos(), 0, angle.sin()], [0, 1, 0], [-angle.sin(), 0, angle.cos()]])
+        world = (block - crown) @ turn.T + turned.means[view, nearest]
+        uv = project(world[None], normalised_camera(SIZE))[0][0].round().long().clamp(0, SIZE - 1)
+        fresh = mattes[view, uv[:, 1], uv[:, 0]] == 0
+        images[view, uv[fresh, 1], uv[fresh, 0]] = torch.tensor([0.1, 0.05, 0.0])
+        mattes[view, uv[:, 1], uv[:, 0]] = 1
+    full = torch.ones_like(mattes)
+    return Views(images, mattes, full, torch.zeros(views, 478, 3), torch.zeros(views, 52))
+
+
+def grown(scene, views: Views, index: list[int]):
+    rig, canonical, params, hangers = scene
+    return outgrow(rig, canonical, views[index], params[index], hangers, 1)
+
+
+@pytest.mark.parametrize(("index", "least"), [([0], 0.95), ([0, 1, 2], 0.75)], ids=["one view", "three views"])
+def test_the_mattes_are_covered_in_the_photos_colours(scene, index, least):
+    """Wholly from one view; with several, the block's corners may be denied, their depth being that of the hairline."""
+    rig, canonical, params, _ = scene
+    views = views_with_hair(scene, 3)
+    missing = views.mattes[index] - (render_avatar(rig, canonical, params[index], SIZE).alphas > 0.5).float()
+    hole = -torch.nn.functional.max_pool2d(-missing, 5, 1, 2) > 0.5  # without the block's ragged edge
+    assert hole.sum() > 100 * len(index)
+    full_rig, full = grown(scene, views, index)
+    after = render_avatar(full_rig, full, params[index], SIZE)
+    assert after.alphas[hole].mean() > least
+    added = full.colors[len(canonical) :]
+    assert len(added) > 100 and added[:, 0].median() < 0.2  # dark, as the hair is
+
+
+def test_the_surface_is_kept_and_parents_are_hangers(scene):
+    _, canonical, _, hangers = scene
+    full_rig, full = grown(scene, views_with_hair(scene, 2), [0, 1])
+    count = len(canonical)
+    assert torch.equal(full.offsets[:count], canonical.offsets) and len(full_rig.surface) == len(full)
+    assert torch.isin(full_rig.surface.parents[count:], hangers).all()
+    torch.testing.assert_close(full_rig.surface.barycentric[count:].sum(1), torch.ones(len(full) - count))
+
+
+def test_the_order_of_views_does_not_matter(scene):
+    views = views_with_hair(scene, 3)
+    _, first = grown(scene, views, [0, 1, 2])
+    _, second = grown(scene, views, [2, 0, 1])
+    assert len(first) == len(second)
+    for name, value in vars(first).items():
+        torch.testing.assert_close(value, getattr(second, name), atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_grows_where_the_avatar_fills_its_mattes(scene):
+    rig, canonical, params, hangers = scene
+    drawn = render_avatar(rig, canonical, params, SIZE)
+    full = torch.ones(3, SIZE, SIZE)
+    views = Views(drawn.images, (drawn.alphas > 0.6).float(), full, torch.zeros(3, 478, 3), torch.zeros(3, 52))
+    _, after = outgrow(rig, canonical, views, params, hangers, 1)
+    assert len(after) - len(canonical) < 0.002 * len(canonical)
+
+
+def test_a_view_alone_is_overruled_by_the_others(scene):
+    """Hair that two of three mattes deny is an error of the matte; one photo alone is believed."""
+    views = views_with_hair(scene, 3)
+    bald = (render_avatar(*scene[:2], scene[2], SIZE).alphas > 0.5).float()
+    denied = replace(views, mattes=torch.cat([views.mattes[:1], bald[1:]]))
+    count = len(scene[1])
+    alone = len(grown(scene, denied, [0])[1]) - count
+    overruled = len(grown(scene, denied, [0, 1, 2])[1]) - count
+    assert alone > 100 and overruled < 0.3 * alone
+
+
+def test_a_surface_of_another_colour_denies_what_would_stand_before_it(scene):
+    """A strip beside the cheek in a turned view, dark, would hang before the bright face of the frontal one."""
+    rig, canonical, params, hangers = scene
+    drawn = render_avatar(rig, canonical, params, SIZE)
+    mattes = (drawn.alphas > 0.5).float()
+    images = torch.full((3, SIZE, SIZE, 3), 0.95)
+    wide = torch.nn.functional.max_pool2d(mattes[1:2], 15, 1, 7)[0]
+    strip = (wide > 0.5) & (mattes[1] < 0.5)
+    images[1][strip] = 0.0
+    mattes = torch.stack([torch.ones(SIZE, SIZE), wide, torch.ones(SIZE, SIZE)])
+    views = Views(images, mattes, torch.ones_like(mattes), torch.zeros(3, 478, 3), torch.zeros(3, 52))
+    count = len(canonical)
+    _, bright = outgrow(rig, canonical, replace(views, images=torch.full_like(images, 0.95)), params, hangers, 1)
+    _, dark = outgrow(rig, canonical, views, params, hangers, 1)
+    near = dark.colors[count:].amax(1) < 0.3
+    assert dark.opacities[count:][near].mean() < 0.5 * bright.opacities[count:].mean()
+
+
+def test_depth_is_extended_from_what_is_near():
+    depth, known = torch.zeros(64, 64), torch.zeros(64, 64)
+    depth[:, :20], known[:, :20] = 1.5, 1.0
+    far, told = _extend(depth, known)
+    assert torch.equal(far[:, :20], depth[:, :20])
+    torch.testing.assert_close(far[told], torch.full_like(far[told], 1.5))
+    assert told[:, :40].all()
+
+
+def test_opening_removes_what_is_thin():
+    mask = torch.zeros(40, 40, dtype=torch.bool)
+    mask[5:25, 5:25] = True
+    mask[30:33] = True  # three pixels thin
+    kept = _opened(mask, 5)
+    assert kept[5:25, 5:25].all() and not kept[30:33].any() and kept.sum() == 400
