@@ -132,9 +132,9 @@ def cut(images: Tensor, region: Tensor, side: int) -> Tensor:
         region = torch.cat([region[:, :3] / step, region[:, 3:]], -1)
     height, width = images.shape[2:]
     axis = (torch.arange(side, device=images.device, dtype=images.dtype) + 0.5) / side - 0.5
-    down, right = torch.meshgrid(axis, axis, indexing="ij")
-    plane = torch.stack([right, down, torch.zeros_like(right)], -1).reshape(1, -1, 3)
-    places = turn(plane * region[:, 2, None, None], region[:, 3])[..., :2] + region[:, None, :2]
-    size = torch.tensor([width, height], device=images.device, dtype=images.dtype)
-    grid = (places / size * 2 - 1).reshape(-1, side, side, 2)
+    # a turned plane is the sum of a row and a column: (B, 1, side) + (B, side, 1)
+    along, across = (axis * (region[:, 2] * f(region[:, 3]))[:, None] for f in (torch.cos, torch.sin))
+    x = (along + region[:, 0, None])[:, None, :] - across[:, :, None]
+    y = (along + region[:, 1, None])[:, :, None] + across[:, None, :]
+    grid = torch.stack([x * (2 / width) - 1, y * (2 / height) - 1], -1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
