@@ -217,6 +217,7 @@ def test_load_views_keeps_order_and_reports(tmp_path, portrait):
         load_views([])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_arrays_of_another_kind_are_refused(front_end, portrait):
     for wrong in (portrait[..., 0], portrait.astype(np.float32), portrait[:0]):
         with pytest.raises(InputError, match="uint8 sRGB"):

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -32,11 +33,11 @@ FOLLOW_SHIFT = 0.5  # a face that jumps by more than this part of its size betwe
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """A photo's report and, if it was kept, its one view. ``landmarks``: (478, 3) photo pixels, if a face was found."""
+    """A photo's report and, if it was kept, its one view. ``landmarks`` are in photo pixels, if a face was found."""
 
     report: PhotoReport
     views: Views | None
-    landmarks: Tensor | None = None
+    landmarks: Float[Tensor, "478 3"] | None = None
 
 
 class FrontEnd:
@@ -50,7 +51,7 @@ class FrontEnd:
 
     @torch.no_grad()
     def analyse(
-        self, image: np.ndarray, name: str = "the photo", face: FaceChoice = "largest", size: int = 512
+        self, image: UInt8[np.ndarray, "H W 3"], name: str = "the photo", face: FaceChoice = "largest", size: int = 512
     ) -> PhotoResult:
         """Find a face, judge the photo, and make the view.
 
@@ -71,7 +72,7 @@ class FrontEnd:
         return self._judge(image, name, chosen, others, index, size)
 
     @torch.no_grad()
-    def faces(self, image: np.ndarray) -> list[LandmarkResult]:
+    def faces(self, image: UInt8[np.ndarray, "H W 3"]) -> list[LandmarkResult]:
         """Landmarks, in photo pixels, of every face of an (H, W, 3) uint8 photo that the landmarker confirms.
 
         The largest first; at most MOST_FACES.
@@ -85,7 +86,11 @@ class FrontEnd:
 
     @torch.no_grad()
     def analyse_frame(
-        self, image: np.ndarray, previous: Tensor | None = None, name: str = "the frame", size: int = 512
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        previous: Float[Tensor, "478 3"] | None = None,
+        name: str = "the frame",
+        size: int = 512,
     ) -> PhotoResult:
         """``analyse`` for video: follows the face from the landmarks of the frame before, without detection.
 

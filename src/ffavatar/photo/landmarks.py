@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ffavatar.photo.blendshapes import BlendshapeMixer
@@ -29,10 +30,12 @@ LARGEST_STEP = 2.0  # source pixels per network pixel beyond which the picture i
 class LandmarkResult:
     """What the landmarker says about each picture of a batch."""
 
-    points: Tensor  # (B, 478, 3) pixels; x, y from the top left corner, z relative depth in the same unit, + is away
-    presence: Tensor  # (B,) in [0, 1]: is this a face, and in the region?
-    blendshapes: Tensor  # (B, 52) in [0, 1], in the order of blendshapes.BLENDSHAPE_NAMES
-    region: Tensor  # (B, 4) the region of the last pass
+    points: Float[
+        Tensor, "B 478 3"
+    ]  # pixels; x, y from the top left corner, z relative depth in the same unit, + is away
+    presence: Float[Tensor, " B"]  # in [0, 1]: is this a face, and in the region?
+    blendshapes: Float[Tensor, "B 52"]  # in [0, 1], in the order of blendshapes.BLENDSHAPE_NAMES
+    region: Float[Tensor, "B 4"]  # the region of the last pass
 
 
 class Landmarker(nn.Module):

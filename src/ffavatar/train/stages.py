@@ -32,9 +32,9 @@ def _outline(person: Person, index: np.ndarray, rng: np.random.Generator) -> Ten
 def _landmark_views(person: Person, index: np.ndarray, rng: np.random.Generator) -> Views:
     """Views without pictures (none are read where the outline is given), with a little landmark noise."""
     landmarks = person.landmarks[index] + rng.normal(0, 0.0012, (len(index), *person.landmarks.shape[1:]))
-    nothing = torch.zeros(len(index), 0)
+    pictures, mattes = torch.zeros(len(index), 0, 0, 3), torch.zeros(len(index), 0, 0)
     scores = torch.from_numpy(person.blendshapes[index]).float()
-    return Views(nothing, nothing, nothing, torch.from_numpy(landmarks).float(), scores)
+    return Views(pictures, mattes, mattes, torch.from_numpy(landmarks).float(), scores)
 
 
 def estimator_step(people: list[Person], recipe: Recipe) -> Step:
