@@ -86,6 +86,13 @@ def test_a_stage_may_use_fewer_of_torchs_threads_than_the_others() -> None:
         new.join()
         assert seen == [2, 2]
         assert torch.get_num_threads() == 3 and later == [3]  # here, and in threads to come
+        many = [in_background((torch.get_num_threads() for _ in range(1)), threads=1 + n % 2) for n in range(40)]
+        starters = [threading.Thread(target=next, args=(stream,)) for stream in many]
+        for starter in starters:  # at the same time, as two films in one process might
+            starter.start()
+        for starter in starters:
+            starter.join()
+        assert list(in_background(torch.get_num_threads() for _ in range(1))) == [3]
     finally:
         torch.set_num_threads(before)
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_SETTING_THREADS = threading.Lock()  # between change and restoration another stage would read the wrong number
 _LOOK_S = 0.1  # how often a waiting thread looks whether it is still wanted
 
 
@@ -33,11 +34,12 @@ def use_threads(count: int) -> None:
 
     if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
         return
-    everywhere = torch.get_num_threads()  # a new thread begins with the process' setting
-    torch.set_num_threads(count)
-    back = threading.Thread(target=torch.set_num_threads, args=(everywhere,))
-    back.start()
-    back.join()
+    with _SETTING_THREADS:
+        everywhere = torch.get_num_threads()  # a new thread begins with the process' setting
+        torch.set_num_threads(count)
+        back = threading.Thread(target=torch.set_num_threads, args=(everywhere,))
+        back.start()
+        back.join()
 
 
 def in_background(items: Iterable[T], ahead: int = 4, threads: int | None = None) -> Generator[T]:
