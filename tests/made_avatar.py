@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import torch
 from ffavatar.animate import Rig
 from ffavatar.avatar import Avatar
 from ffavatar.head import HeadModel, load_head
+from ffavatar.model import FFAvatar
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 
@@ -32,11 +32,12 @@ def small_avatar() -> Avatar:
     return Avatar(rig, canonical, torch.zeros(head.identity_size), {"made from": "the average head"})
 
 
-@dataclass
-class StandInModel:
+class StandInModel(FFAvatar):
     """Reads the yaw from the landmarks and nothing else; has what films need of a model."""
 
-    head: HeadModel
+    def __init__(self, head: HeadModel) -> None:
+        torch.nn.Module.__init__(self)
+        self.head = head
 
     def estimator(self, views: Views, identity: torch.Tensor | None = None) -> SimpleNamespace:
         across = views.landmarks[:, 263] - views.landmarks[:, 33]

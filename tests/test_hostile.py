@@ -70,6 +70,18 @@ def bomb_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def animation(kind: str) -> bytes:
+    """Three pictures of noise, one after the other."""
+    frames = [Image.fromarray(np.roll(noise(), shift, 0)) for shift in range(3)]
+    return saved(frames[0], kind, save_all=True, append_images=frames[1:])
+
+
 def drawing() -> np.ndarray:
     """A smiley: a face for a child, none for an avatar."""
     image = Image.new("RGB", (300, 300), "white")
@@ -173,6 +185,12 @@ PHOTOS: dict[str, Callable[[], bytes]] = {
     "long.png": lambda: png(np.zeros((1, 30000, 3), np.uint8)),
     "film_named.jpg": lambda: film(3),
     "pickle.jpg": lambda: pickle.dumps({"a": 1}),
+    "cmyk_truncated.jpg": lambda: saved(Image.fromarray(PORTRAIT).convert("CMYK"), "JPEG")[:4000],
+    "cmyk_faceless.jpg": lambda: saved(Image.fromarray(noise()).convert("CMYK"), "JPEG"),
+    "animated_faceless.gif": lambda: animation("GIF"),
+    "animated_truncated.gif": lambda: animation("GIF")[:300],
+    "animated_faceless.webp": lambda: animation("WEBP"),
+    "bomb.gif": lambda: b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b"\x2c" + bytes(40),
 }
 # Drivers for `animate`.
 DRIVERS: dict[str, Callable[[Path], bytes]] = {
@@ -259,6 +277,35 @@ def refused(result: tuple[int, str, str], name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", list(PHOTOS))
 def test_photo(run, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(PHOTOS[name]())
+    refused(run("reconstruct", tmp_path / name, "-o", tmp_path / "out" / "me.safetensors"), name, tmp_path)
+
+
+@pytest.mark.parametrize("face", [2, 9])
+def test_a_face_that_is_not_among_two_people(run, tmp_path: Path, face: int) -> None:
+    Image.fromarray(np.concatenate([PORTRAIT, PORTRAIT[:, ::-1]], 1)).save(tmp_path / "two.jpg")
+    out = tmp_path / "out" / "me.safetensors"
+    refused(run("reconstruct", tmp_path / "two.jpg", "-o", out, "--face", face), "two.jpg", tmp_path)
+
+
+def test_folders_without_a_usable_photo(run, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "letter.txt").write_text("dear all")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "one.jpg").write_bytes(jpeg()[:3000])
+    small_avatar().save(tmp_path / "me.safetensors")
+    for name in ("nothing", "papers", "broken"):
+        out, film_out = tmp_path / "out" / "me.safetensors", tmp_path / "out" / "o.mp4"
+        refused(run("reconstruct", tmp_path / name, "-o", out), name, tmp_path)
+        refused(
+            run("animate", tmp_path / "me.safetensors", "--driver", tmp_path / name, "-o", film_out), name, tmp_path
+        )
+
+
+@pytest.mark.parametrize("name", ["no_frames.mp4", "truncated.mp4", "faceless.mp4", "text.mp4"])
+def test_films_in_every_place(run, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(DRIVERS[name](tmp_path))
+    refused(run("estimate", tmp_path / name, "-o", tmp_path / "out" / "m.json"), name, tmp_path)
     refused(run("reconstruct", tmp_path / name, "-o", tmp_path / "out" / "me.safetensors"), name, tmp_path)
 
 

@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # What a minimal install (the runtime dependencies of pyproject.toml) has besides the standard library.
-INSTALLED = {"numpy", "torch", "safetensors", "PIL", "av", "typer", "rich"}
+INSTALLED = {"numpy", "torch", "jaxtyping", "safetensors", "PIL", "av", "typer", "rich"}
 # Optional packages may be imported inside functions only; build scripts say so at their top.
 BUILD_ONLY = ("ffavatar.head.build",)
 
@@ -122,7 +122,7 @@ class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in BLOCKED:
             raise ImportError(f"{name} is not part of a minimal install")
-BLOCKED = {"scipy", "skimage", "pytest", "hypothesis", "jaxtyping", "beartype", "cv2", "pillow_heif", "gsplat"}
+BLOCKED = {"scipy", "skimage", "pytest", "hypothesis", "beartype", "cv2", "pillow_heif", "gsplat"}
 sys.meta_path.insert(0, Refuse())
 for module in sys.argv[1:]:
     importlib.import_module(module)

@@ -9,7 +9,7 @@ from ffavatar.animate import render_avatar
 from ffavatar.errors import InputError
 from ffavatar.evaluate.metrics import psnr
 from ffavatar.head import load_head
-from ffavatar.model import create_model
+from ffavatar.model import Estimate, create_model
 from ffavatar.model.config import PAPER, TINY
 from ffavatar.model.encoder import DinoV2, _from_hub_names
 from ffavatar.model.landmark_fit import project_normalised
@@ -161,11 +161,33 @@ def test_rendering_losses_reach_encoder_former_decoder_and_estimator(head, views
     from ffavatar.pipeline import few_to_many
     from ffavatar.types import Batch
 
-    rendering, _, _ = few_to_many(model, Batch(views[:2], views[2:]), 64, 0)
-    (rendering.images - 0.5).square().mean().backward()
+    seen = few_to_many(model, Batch(views[:2], views[2:]), 64, 0)
+    (seen.rendering.images - 0.5).square().mean().backward()
     for part in (model.encoder, model.former, model.decoder, model.estimator):
         norms = [p.grad.norm() for p in part.parameters() if p.grad is not None]
         assert norms and torch.isfinite(torch.stack(norms)).all() and torch.stack(norms).max() > 0
+
+
+def test_few_to_many_is_what_inference_does_and_takes_labels_instead(tiny, head, views):
+    from ffavatar.pipeline import animate, drive, few_to_many, reconstruct
+    from ffavatar.types import Batch
+
+    batch = Batch(views[:2], views[2:])
+    with torch.no_grad():
+        seen = few_to_many(tiny, batch, 64, 0)
+        avatar = reconstruct(tiny, batch.source, 0)
+        params = drive(tiny, avatar, batch.target)
+        assert torch.equal(seen.rendering.images, animate(avatar, params, 64).images)
+        assert torch.equal(seen.params.root, params.root)
+
+        labels = true_params(head, 3)
+        identity = torch.zeros(IDENTITIES)
+        told = few_to_many(tiny, batch, 64, 0, estimate=Estimate(labels[:2], identity), params=labels[2:])
+        made = tiny.reconstruct(batch.source, 0, Estimate(labels[:2], identity))
+    assert torch.equal(told.params.root, labels.root[2:])
+    assert torch.equal(told.made.estimate.identity, identity)
+    assert torch.equal(told.made.canonical.colors, made.canonical.colors)
+    assert not torch.equal(told.made.rig.neutral, seen.made.rig.neutral)
 
 
 def test_more_gaussians_on_finer_levels(tiny, views):

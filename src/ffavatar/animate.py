@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -24,22 +25,22 @@ class Rig:
     """One person's skeleton: a head model with the identity already in it, and the surface the Gaussians hang on."""
 
     head: HeadModel
-    neutral: Tensor  # (V, 3) metres
-    joints: Tensor  # (5, 3) metres
+    neutral: Float[Tensor, "V 3"]  # metres
+    joints: Float[Tensor, "5 3"]  # metres
     surface: Surface
 
     @staticmethod
-    def of(head: HeadModel, identity: Tensor, surface: Surface) -> Rig:
-        """``identity`` (I,)."""
+    def of(head: HeadModel, identity: Float[Tensor, " I"], surface: Surface) -> Rig:
+        """The rig of a person with these identity coefficients."""
         neutral, joints = head.neutral(identity[None])
         return Rig(head, neutral[0], joints[0], surface)
 
-    def points(self) -> Tensor:
-        """(N, 3) surface points of the neutral head."""
+    def points(self) -> Float[Tensor, "N 3"]:
+        """Surface points of the neutral head."""
         return self.surface.interpolate(self.neutral)
 
 
-def pose_surface(rig: Rig, params: HeadParams) -> tuple[Tensor, Tensor]:
+def pose_surface(rig: Rig, params: HeadParams) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N 4"]]:
     """Posed surface points (B, N, 3) and their rotations (B, N, 4) wxyz, normalised."""
     posed = rig.head.pose(rig.neutral[None], rig.joints[None], params)
     mixed = rig.surface.interpolate(torch.cat([posed.vertices, posed.quats], -1))
@@ -69,7 +70,7 @@ def pose_gaussians(
 def render_gaussians(
     gaussians: Gaussians,
     camera: Camera,
-    background: tuple[float, float, float] | Tensor = (1.0, 1.0, 1.0),
+    background: tuple[float, float, float] | Float[Tensor, "*B C"] = (1.0, 1.0, 1.0),
     backend: Backend = "auto",
 ) -> Rendering:
     """Rasterise posed Gaussians, one picture per row of ``camera``."""
@@ -89,7 +90,7 @@ def render_avatar(
     canonical: CanonicalGaussians,
     params: HeadParams,
     size: int,
-    background: tuple[float, float, float] | Tensor = (1.0, 1.0, 1.0),
+    background: tuple[float, float, float] | Float[Tensor, "*B C"] = (1.0, 1.0, 1.0),
     camera: Camera | None = None,
     backend: Backend = "auto",
 ) -> Rendering:

@@ -20,8 +20,10 @@ def _destination(path: str | Path) -> Path:
         raise InputError(f"{str(path)!r} names no output file; give a file name, such as out.mp4.")
     try:
         path = path.resolve()
+        if path.is_symlink():  # a loop of links, which Python 3.13 resolves to itself
+            raise OSError
         mode = path.stat().st_mode if path.exists() else None
-    except (OSError, RuntimeError):  # a loop of links: OSError, RuntimeError before Python 3.13
+    except (OSError, RuntimeError):  # a loop of links: RuntimeError before Python 3.13
         raise InputError(f"{path} cannot be written: its links lead nowhere; choose another output path.") from None
     if not path.parent.is_dir():
         raise InputError(f"{path} cannot be written: its folder does not exist; create {path.parent} first.")

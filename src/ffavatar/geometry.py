@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ffavatar.types import Camera
@@ -10,7 +11,7 @@ from ffavatar.types import Camera
 NORMALISED_FOCAL = 3.0  # focal length in picture sides; a crop cannot reveal it, so it is fixed (docs/conventions.md)
 
 
-def axis_angle_to_matrix(rotation: Tensor) -> Tensor:
+def axis_angle_to_matrix(rotation: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
     """Rodrigues' formula. (..., 3) radians -> (..., 3, 3); smooth at zero."""
     squared = (rotation * rotation).sum(-1)[..., None, None]
     small = squared < 1e-6  # below, the Taylor series keep value and gradient exact to float32
@@ -25,7 +26,7 @@ def axis_angle_to_matrix(rotation: Tensor) -> Tensor:
     return eye + first * cross + second * (cross @ cross)
 
 
-def axis_angle_to_quat(rotation: Tensor) -> Tensor:
+def axis_angle_to_quat(rotation: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 4"]:
     """(..., 3) radians -> (..., 4) wxyz, normalised; smooth at zero."""
     squared = (rotation * rotation).sum(-1, keepdim=True)
     small = squared < 1e-6
@@ -35,7 +36,7 @@ def axis_angle_to_quat(rotation: Tensor) -> Tensor:
     return torch.cat([real, factor * rotation], -1)
 
 
-def quat_to_axis_angle(quat: Tensor) -> Tensor:
+def quat_to_axis_angle(quat: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 3"]:
     """(..., 4) wxyz -> (..., 3) radians, angle in [0, pi]."""
     quat = torch.where(quat[..., :1] < 0, -quat, quat)
     norm = quat[..., 1:].norm(dim=-1, keepdim=True)
@@ -43,7 +44,7 @@ def quat_to_axis_angle(quat: Tensor) -> Tensor:
     return quat[..., 1:] * torch.where(norm < 1e-7, torch.full_like(norm, 2.0), angle / norm.clamp_min(1e-12))
 
 
-def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
+def quat_multiply(left: Float[Tensor, "*#B 4"], right: Float[Tensor, "*#B 4"]) -> Float[Tensor, "*B 4"]:
     """Hamilton product: the rotation ``right`` followed by ``left``. (..., 4) x (..., 4) -> (..., 4) wxyz."""
     w1, x1, y1, z1 = left.unbind(-1)
     w2, x2, y2, z2 = right.unbind(-1)
@@ -58,7 +59,7 @@ def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
     )
 
 
-def quat_rotate(quat: Tensor, vector: Tensor) -> Tensor:
+def quat_rotate(quat: Float[Tensor, "*#B 4"], vector: Float[Tensor, "*#B 3"]) -> Float[Tensor, "*B 3"]:
     """Turn vectors by unit quaternions. (..., 4) wxyz, (..., 3) -> (..., 3)."""
     axis = quat[..., 1:]
     axis, vector = torch.broadcast_tensors(axis, vector)
@@ -66,7 +67,7 @@ def quat_rotate(quat: Tensor, vector: Tensor) -> Tensor:
     return vector + quat[..., :1] * twice + torch.linalg.cross(axis, twice)
 
 
-def quat_to_matrix(quat: Tensor) -> Tensor:
+def quat_to_matrix(quat: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 3 3"]:
     """(..., 4) unit wxyz -> (..., 3, 3)."""
     w, x, y, z = quat.unbind(-1)
     rows = [
@@ -77,7 +78,7 @@ def quat_to_matrix(quat: Tensor) -> Tensor:
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
-def matrix_to_quat(matrix: Tensor) -> Tensor:
+def matrix_to_quat(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
     """(..., 3, 3) rotation -> (..., 4) wxyz with w >= 0 (Shepperd's method: the largest component is found first)."""
     m = matrix
     trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
@@ -104,7 +105,7 @@ def normalised_camera(size_px: int, batch: int = 1, device: torch.device | str =
     return Camera(world_to_cam, K, size_px, size_px)
 
 
-def project(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+def project(points: Float[Tensor, "B P 3"], camera: Camera) -> tuple[Float[Tensor, "B P 2"], Float[Tensor, "B P"]]:
     """World points (B, P, 3) -> pixel positions (B, P, 2) and depths (B, P) in metres."""
     rotation, shift = camera.world_to_cam[..., :3, :3], camera.world_to_cam[..., :3, 3]
     seen = points @ rotation.transpose(-1, -2) + shift[..., None, :]

@@ -1,5 +1,7 @@
-"""READ FIRST: the whole system in a few short functions. Inference and evaluation call these; the training step
-(``train/stages.py``) makes the same two calls as ``few_to_many``, but may put exact labels in place of estimates.
+"""READ FIRST: the whole system in a few short functions. Inference and evaluation call ``reconstruct``, ``drive``,
+``track`` and ``animate``; training of the avatar calls ``few_to_many``, which is the first, second and last of these in
+one differentiable pass. All stand on the same three calls: ``FFAvatar.reconstruct``, ``FFAvatar.estimator`` and
+``render_avatar``. (The estimator's own training compares parameters and draws nothing: ``train/stages.py``.)
 
     photos --photo--> Views --reconstruct--> Avatar --animate(HeadParams)--> pictures
     driver --photo--> Views --drive / track--> HeadParams
@@ -8,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from ffavatar.animate import render_avatar
 from ffavatar.avatar import Avatar
-from ffavatar.model import FFAvatar
+from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.ssim import ssim_map
 from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Rendering, Views
 
@@ -55,12 +57,33 @@ def animate(
         return render_avatar(avatar.rig, avatar.canonical, params, size, background, camera)
 
 
-def few_to_many(model: FFAvatar, batch: Batch, size: int, level: int) -> tuple[Rendering, HeadParams, Avatar]:
-    """One training pass: avatar from ``batch.source``, driven by and rendered like ``batch.target``; differentiable."""
-    made = model.reconstruct(batch.source, level)
-    params = model.estimator(batch.target, made.estimate.identity).params
-    rendering = render_avatar(made.rig, made.canonical, params, size)
-    return rendering, params, Avatar(made.rig, made.canonical, made.estimate.identity)
+@dataclass(frozen=True)
+class FewToMany:
+    """What one training pass makes."""
+
+    rendering: Rendering  # one picture per target
+    params: HeadParams  # that posed the avatar, one row per target
+    made: Reconstruction  # from the sources
+
+
+def few_to_many(
+    model: FFAvatar,
+    batch: Batch,
+    size: int,
+    level: int,
+    *,
+    estimate: Estimate | None = None,
+    params: HeadParams | None = None,
+) -> FewToMany:
+    """One training pass: avatar from ``batch.source``, driven by and rendered like ``batch.target``; differentiable.
+
+    ``size`` of the pictures in pixels, ``level`` of the head's subdivision. Where exact labels are known, ``estimate``
+    (of the sources) and ``params`` (of the targets) stand in for the estimator's readings.
+    """
+    made = model.reconstruct(batch.source, level, estimate)
+    if params is None:
+        params = model.estimator(batch.target, made.estimate.identity).params
+    return FewToMany(render_avatar(made.rig, made.canonical, params, size), params, made)
 
 
 _TRACK_RATES = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 T = TypeVar("T")
@@ -29,11 +30,11 @@ def _map_tensors(record: T, function) -> T:
 class Gaussians:
     """3D Gaussians after all activations, as ``ffavatar.render.rasterize`` takes them."""
 
-    means: Tensor  # (..., N, 3) metres
-    quats: Tensor  # (..., N, 4) wxyz, normalised
-    scales: Tensor  # (..., N, 3) metres, standard deviations
-    opacities: Tensor  # (..., N) in [0, 1]
-    colors: Tensor  # (..., N, C), sRGB in [0, 1] for C = 3
+    means: Float[Tensor, "... N 3"]  # metres
+    quats: Float[Tensor, "... N 4"]  # wxyz, normalised
+    scales: Float[Tensor, "... N 3"]  # metres, standard deviations
+    opacities: Float[Tensor, "... N"]  # in [0, 1]
+    colors: Float[Tensor, "... N C"]  # sRGB in [0, 1] for C = 3
 
     def __len__(self) -> int:
         return self.means.shape[-2]
@@ -49,8 +50,8 @@ class Gaussians:
 class Camera:
     """OpenCV pinhole camera(s): x right, y down, z forward; pixel centres at +0.5."""
 
-    world_to_cam: Tensor  # (..., 4, 4)
-    K: Tensor  # (..., 3, 3) pixels
+    world_to_cam: Float[Tensor, "*B 4 4"]
+    K: Float[Tensor, "*B 3 3"]  # pixels
     width: int
     height: int
 
@@ -66,13 +67,13 @@ class HeadParams:
     pose); ``neck`` turns the head on the torso; the others turn on the head.
     """
 
-    root: Tensor  # (B, 3)
-    translation: Tensor  # (B, 3) metres
-    neck: Tensor  # (B, 3)
-    jaw: Tensor  # (B, 3)
-    eye_left: Tensor  # (B, 3)
-    eye_right: Tensor  # (B, 3)
-    expression: Tensor  # (B, E)
+    root: Float[Tensor, "B 3"]
+    translation: Float[Tensor, "B 3"]  # metres
+    neck: Float[Tensor, "B 3"]
+    jaw: Float[Tensor, "B 3"]
+    eye_left: Float[Tensor, "B 3"]
+    eye_right: Float[Tensor, "B 3"]
+    expression: Float[Tensor, "B E"]
 
     def __len__(self) -> int:
         return self.root.shape[0]
@@ -87,7 +88,7 @@ class HeadParams:
     def detach(self) -> HeadParams:
         return _map_tensors(self, Tensor.detach)
 
-    def joint_rotations(self) -> Tensor:
+    def joint_rotations(self) -> Float[Tensor, "B 5 3"]:
         """(B, 5, 3) axis-angle, in the order global, neck, jaw, eye_left, eye_right."""
         return torch.stack([self.root, self.neck, self.jaw, self.eye_left, self.eye_right], dim=1)
 
@@ -113,11 +114,11 @@ class Views:
     units: x, y in [0, 1] from the crop's top left corner, z in the same unit.
     """
 
-    images: Tensor  # (S, H, W, 3) sRGB in [0, 1], background kept
-    mattes: Tensor  # (S, H, W) in [0, 1], the person
-    valid: Tensor  # (S, H, W) 0 or 1, inside the photo
-    landmarks: Tensor  # (S, 478, 3)
-    blendshapes: Tensor  # (S, 52) the landmarker's ARKit scores in [0, 1]
+    images: Float[Tensor, "S H W 3"]  # sRGB in [0, 1], background kept
+    mattes: Float[Tensor, "S H W"]  # in [0, 1], the person
+    valid: Float[Tensor, "S H W"]  # 0 or 1, inside the photo
+    landmarks: Float[Tensor, "S 478 3"]
+    blendshapes: Float[Tensor, "S 52"]  # the landmarker's ARKit scores in [0, 1]
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -128,7 +129,7 @@ class Views:
     def to(self, device: torch.device | str) -> Views:
         return _map_tensors(self, lambda t: t.to(device))
 
-    def on_white(self) -> Tensor:
+    def on_white(self) -> Float[Tensor, "S H W 3"]:
         """(S, H, W, 3) the person matted on white."""
         matte = (self.mattes * self.valid)[..., None]
         return self.images * matte + (1 - matte)
@@ -153,11 +154,11 @@ class CanonicalGaussians:
     The centre of Gaussian i is surface point i of the neutral head plus ``offsets[i]``.
     """
 
-    offsets: Tensor  # (N, 3) metres
-    quats: Tensor  # (N, 4) wxyz, normalised
-    scales: Tensor  # (N, 3) metres
-    opacities: Tensor  # (N,) in [0, 1]
-    colors: Tensor  # (N, 3) sRGB in [0, 1]
+    offsets: Float[Tensor, "N 3"]  # metres
+    quats: Float[Tensor, "N 4"]  # wxyz, normalised
+    scales: Float[Tensor, "N 3"]  # metres
+    opacities: Float[Tensor, " N"]  # in [0, 1]
+    colors: Float[Tensor, "N 3"]  # sRGB in [0, 1]
 
     def __len__(self) -> int:
         return self.offsets.shape[0]
@@ -173,5 +174,5 @@ class CanonicalGaussians:
 class Rendering:
     """Pictures of an avatar."""
 
-    images: Tensor  # (B, H, W, 3) over the background
-    alphas: Tensor  # (B, H, W) in [0, 1]
+    images: Float[Tensor, "B H W C"]  # over the background
+    alphas: Float[Tensor, "B H W"]  # in [0, 1]

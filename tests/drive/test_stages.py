@@ -7,8 +7,9 @@ import time
 from collections.abc import Generator
 
 import pytest
+import torch
 
-from ffavatar.drive.stages import in_background
+from ffavatar.drive.stages import in_background, use_threads
 
 
 def stage_threads() -> int:
@@ -72,3 +73,32 @@ def test_closing_the_last_stage_closes_the_first() -> None:
     assert next(stream) == 0
     stream.close()
     assert closed.wait(5) and stage_threads() == 0
+
+
+def test_a_stage_may_use_fewer_of_torchs_threads_than_the_others() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        seen = list(in_background((torch.get_num_threads() for _ in range(2)), threads=2))
+        later: list[int] = []
+        new = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        new.start()
+        new.join()
+        assert seen == [2, 2]
+        assert torch.get_num_threads() == 3 and later == [3]  # here, and in threads to come
+        many = [in_background((torch.get_num_threads() for _ in range(1)), threads=1 + n % 2) for n in range(40)]
+        starters = [threading.Thread(target=next, args=(stream,)) for stream in many]
+        for starter in starters:  # at the same time, as two films in one process might
+            starter.start()
+        for starter in starters:
+            starter.join()
+        assert list(in_background(torch.get_num_threads() for _ in range(1))) == [3]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_torch_with_one_pool_for_all_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.__config__, "parallel_info", lambda: "ATen parallel backend: native thread pool")
+    before = torch.get_num_threads()
+    use_threads(before + 1)
+    assert torch.get_num_threads() == before

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFilter
 
 from ffavatar.errors import InputError
 from ffavatar.photo import BLENDSHAPE_NAMES, load_views
 from ffavatar.photo.crop import head_crop_box
-from ffavatar.photo.matte import convex_hull, face_mask
+from ffavatar.photo.matte import _without_checkerboard, convex_hull, face_mask
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,38 @@ def test_convex_hull_of_a_square():
     assert {tuple(c) for c in hull.tolist()} == {tuple(c) for c in corners.tolist()}
 
 
+@pytest.mark.parametrize("kind", ["scattered", "on a grid", "on a line", "one place"])
+def test_convex_hull_is_scipys(kind):
+    """With points in heaps, on common lines and twice at a place, as landmarks of a turned face come close to be."""
+    from scipy.spatial import ConvexHull
+
+    generator = np.random.default_rng(len(kind))
+    points = generator.normal(size=(478, 2)) * (3, 1)
+    if kind == "on a grid":
+        points = np.round(points * 4) / 4
+    if kind in ("on a line", "one place"):
+        line = points[:, :1] if kind == "on a line" else np.ones((478, 1))
+        hull = convex_hull(line * (2.0, -1.0))
+        assert {tuple(c) for c in hull.tolist()} <= {tuple(c) for c in (line * (2.0, -1.0)).tolist()}
+        assert hull.min(0).tolist() == (line * (2.0, -1.0)).min(0).tolist()
+        assert hull.max(0).tolist() == (line * (2.0, -1.0)).max(0).tolist()
+        return
+    expected = points[ConvexHull(points).vertices]
+    assert {tuple(c) for c in convex_hull(points).tolist()} == {tuple(c) for c in expected.tolist()}
+
+
+def test_checkerboard_of_two_pixels_vanishes():
+    """It averages twice over 2 x 2 pixels (edge pixels go on outside), as two average poolings do."""
+    mask = torch.rand(1, 1, 12, 9, generator=torch.Generator().manual_seed(0)).double()
+    padded = F.pad(mask, (1, 1, 1, 1), mode="replicate")
+    expected = F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1)
+    torch.testing.assert_close(_without_checkerboard(mask), expected, atol=1e-14, rtol=0)
+    board = (torch.arange(12)[:, None] + torch.arange(12)) % 2
+    assert torch.equal(
+        _without_checkerboard(board[None, None].float())[..., 1:-1, 1:-1], torch.full((1, 1, 10, 10), 0.5)
+    )
+
+
 def test_stable_when_the_photo_moves_by_a_pixel(front_end, portrait):
     still = front_end.faces(portrait)[0].points[0]
     moved = front_end.faces(np.roll(portrait, (1, 1), (0, 1)))[0].points[0]
@@ -84,6 +117,7 @@ def test_video_follows_the_face_and_finds_a_lost_one(front_end, portrait, result
     frame = np.roll(portrait, (5, 4), (0, 1))
     followed = front_end.analyse_frame(frame, result.landmarks)
     assert followed.report.kept and not looked
+    assert followed.report.notes == () and followed.report.sharpness == 0  # it is followed, not judged
     shift = (followed.landmarks - result.landmarks)[:, :2].mean(0)
     assert shift.tolist() == pytest.approx([4, 5], abs=0.7)
     again = front_end.analyse_frame(portrait, result.landmarks + torch.tensor([200.0, 250.0, 0.0]))
@@ -183,6 +217,7 @@ def test_load_views_keeps_order_and_reports(tmp_path, portrait):
         load_views([])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_arrays_of_another_kind_are_refused(front_end, portrait):
     for wrong in (portrait[..., 0], portrait.astype(np.float32), portrait[:0]):
         with pytest.raises(InputError, match="uint8 sRGB"):

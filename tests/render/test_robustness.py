@@ -165,6 +165,7 @@ def test_backward_twice_and_changed_inputs():
         ({"threads": 0}, "threads must be"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_arguments_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         rasterize(**(cast(head_scene(10, 32), torch.float32) | changes))

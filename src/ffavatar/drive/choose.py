@@ -75,9 +75,11 @@ def choose_views(
     apart in direction. With ``embed``, photos unlike the majority are refused as another person's. Raises
     ``InputError`` where nothing can be used, with the first photo's reason.
     """
-    candidates, notes = _look_at(_sources(inputs), front_end, size, face, progress)
+    sources = _sources(inputs)
+    candidates, notes = _look_at(sources, front_end, size, face, progress)
     if not any(c.usable for c in candidates):
-        raise InputError(_nothing_usable(candidates))
+        film = sources.path if isinstance(sources, FrameReader) else None
+        raise InputError(_nothing_usable(candidates, film))
     if embed is not None:
         candidates = _refuse_strangers(candidates, embed)
     kept = _spread(candidates, most)
@@ -134,9 +136,11 @@ def _candidate(image: np.ndarray, name: str, front_end: FrontEnd, size: int, fac
     return Candidate(name, result.views, result.report.reason or " ".join(result.report.notes), result.report)
 
 
-def _nothing_usable(candidates: list[Candidate]) -> str:
+def _nothing_usable(candidates: list[Candidate], film: Path | None) -> str:
     first = candidates[0]
     reason = first.reason if first.name in first.reason else f"{first.name}: {first.reason}"
+    if film is not None:
+        return f"{film}: none of the {len(candidates)} frames looked at can be used; the first: {reason}"
     if len(candidates) == 1:
         return reason
     return f"None of the {len(candidates)} photos can be used; the first: {reason}"

@@ -122,8 +122,13 @@ def perform(reader: FrameReader, find: Callable[[], Look], read_pose: ReadPose) 
 
     Frames before the first face take its pose. Raises ``InputError`` where no frame shows a face.
     """
-    shots = in_background(_shots(reader, find()), ahead=2 * BATCH)
+    shots = in_background(_shots(reader, find()), ahead=2 * BATCH, threads=_share())
     return _with_poses(shots, read_pose, reader, find)
+
+
+def _share() -> int:
+    """Threads for one of the two steps that compute: looking for faces; estimating and drawing."""
+    return max(torch.get_num_threads() // 2, 1)
 
 
 def _shots(reader: FrameReader, look: Look) -> Generator[Shot]:
@@ -221,7 +226,7 @@ def make_film(
     report = FilmReport()
     pictures = _pictures(avatar, moments, style, reader, report)
     sound = driver if reader.has_audio else None
-    write_film(pictures, out, reader.fps, style.alpha, sound, reader.count, report, progress)
+    write_film(pictures, out, reader.fps, style.alpha, sound, reader.count, report, progress, _share())
     report.finish(reader)
     return report
 
@@ -274,7 +279,7 @@ def render_uint8(
     if style.alpha:
         alphas = rendering.alphas[..., None]
         images = torch.cat([images / alphas.clamp_min(1 / 512), alphas], -1)
-    return (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+    return images.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8).cpu().numpy()
 
 
 def _pictures(
@@ -340,9 +345,10 @@ def write_film(
     count: int | None,
     report: FilmReport,
     progress: Progress | None,
+    threads: int | None = None,
 ) -> None:
-    """Encode in this thread what another one draws."""
-    stream = in_background(pictures)
+    """Encode in this thread what another one draws, with ``threads`` of torch's threads (all by default)."""
+    stream = in_background(pictures, threads=threads)
     try:
         first = next(stream, None)
         if first is None:
@@ -400,7 +406,7 @@ def estimate_motion(
     steady = SteadyWindow(float(reader.fps))
     rows: list[HeadParams] = []
     report = FilmReport()
-    moments = in_background(perform(reader, find, read_pose))
+    moments = in_background(perform(reader, find, read_pose), threads=_share())
     try:
         for moment in moments:
             row = to_window(moment.params.to("cpu"), [moment.crop], [steady.follow(moment.crop)])

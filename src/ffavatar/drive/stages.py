@@ -9,6 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_SETTING_THREADS = threading.Lock()  # between change and restoration another stage would read the wrong number
 _LOOK_S = 0.1  # how often a waiting thread looks whether it is still wanted
 
 
@@ -23,10 +24,29 @@ class _Failure:
         self.error = error
 
 
-def in_background(items: Iterable[T], ahead: int = 4) -> Generator[T]:
+def use_threads(count: int) -> None:
+    """Torch's intra-op threads of the calling thread, which must be new; the process' own setting stays.
+
+    ``torch.set_num_threads`` sets the calling thread's number and that of threads to come; the latter is put back.
+    Does nothing where torch shares one pool among all threads.
+    """
+    import torch
+
+    if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
+        return
+    with _SETTING_THREADS:
+        everywhere = torch.get_num_threads()  # a new thread begins with the process' setting
+        torch.set_num_threads(count)
+        back = threading.Thread(target=torch.set_num_threads, args=(everywhere,))
+        back.start()
+        back.join()
+
+
+def in_background(items: Iterable[T], ahead: int = 4, threads: int | None = None) -> Generator[T]:
     """The same items in the same order, made by a thread that works up to ``ahead`` items in advance.
 
-    An exception of the step comes out here. When the consumer stops early, closes the generator or is interrupted, the
+    ``threads`` limits torch's threads in that step: steps that each use all cores are in each other's way. An
+    exception of the step comes out here. When the consumer stops early, closes the generator or is interrupted, the
     thread ends and closes ``items``, so steps that are chained end from the last to the first.
     """
     ready: queue.Queue[T | _End | _Failure] = queue.Queue(ahead)
@@ -44,6 +64,8 @@ def in_background(items: Iterable[T], ahead: int = 4) -> Generator[T]:
     def work() -> None:
         source: Iterator[T] = iter(items)
         try:
+            if threads is not None:
+                use_threads(threads)
             for item in source:
                 if not offer(item):
                     return

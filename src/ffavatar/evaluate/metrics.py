@@ -10,6 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ffavatar.ssim import WINDOW, ssim_map
@@ -43,8 +44,10 @@ def check_pair(first: Tensor, second: Tensor, valid: Tensor | None) -> None:
         raise ValueError("a mask without any valid pixel leaves nothing to compare")
 
 
-def psnr(first: Tensor, second: Tensor, valid: Tensor | None = None) -> Tensor:
-    """(B,) peak signal-to-noise ratio in dB over the valid pixels; infinite for equal pictures.
+def psnr(
+    first: Float[Tensor, "B H W C"], second: Float[Tensor, "B H W C"], valid: Shaped[Tensor, "B H W"] | None = None
+) -> Float[Tensor, " B"]:
+    """Peak signal-to-noise ratio in dB over the valid pixels; infinite for equal pictures.
 
     Raises ``ValueError`` for pictures outside [0, 1] or of different shapes.
     """
@@ -58,8 +61,10 @@ def psnr(first: Tensor, second: Tensor, valid: Tensor | None = None) -> Tensor:
     return -10 / math.log(10) * error.log()
 
 
-def ssim(first: Tensor, second: Tensor, valid: Tensor | None = None) -> Tensor:
-    """(B,) mean structural similarity, Gaussian window 11, sigma 1.5, each channel by itself.
+def ssim(
+    first: Float[Tensor, "B H W C"], second: Float[Tensor, "B H W C"], valid: Shaped[Tensor, "B H W"] | None = None
+) -> Float[Tensor, " B"]:
+    """Mean structural similarity, Gaussian window 11, sigma 1.5, each channel by itself.
 
     Agrees with scikit-image's ``structural_similarity(gaussian_weights=True, use_sample_covariance=False,
     data_range=1)``. With a mask only windows that lie wholly in valid pixels count, so a rectangular mask gives exactly
@@ -79,8 +84,8 @@ def ssim(first: Tensor, second: Tensor, valid: Tensor | None = None) -> Tensor:
     return (similarity * whole).sum((1, 2)) / count
 
 
-def landmark_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """(B,) mean distance of predicted and detected landmarks in percent of the face width.
+def landmark_error(predicted: Float[Tensor, "B L 2"], target: Float[Tensor, "B L 3"]) -> Float[Tensor, " B"]:
+    """Mean distance of predicted and detected landmarks in percent of the face width.
 
     ``predicted`` (B, 478, 2) and ``target`` (B, 478, 3) are in crop units. The width is the distance of the cheek
     points in all three coordinates, so that a turned head does not get a smaller ruler.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ffavatar.errors import InputError
@@ -79,16 +80,16 @@ class HeadArrays:
 class PosedHead(NamedTuple):
     """A head in the world."""
 
-    vertices: Tensor  # (B, V, 3) metres
-    quats: Tensor  # (B, V, 4) wxyz, normalised: by how much skinning turned the surface at each vertex
+    vertices: Float[Tensor, "B V 3"]  # metres
+    quats: Float[Tensor, "B V 4"]  # wxyz, normalised: by how much skinning turned the surface at each vertex
 
 
 class JointTransforms(NamedTuple):
     """World transforms of the joints relative to rest: x -> rotation x + translation."""
 
-    rotations: Tensor  # (B, 5, 3, 3)
-    translations: Tensor  # (B, 5, 3)
-    quats: Tensor  # (B, 5, 4) wxyz, of the same rotations, signs such that neighbours blend
+    rotations: Float[Tensor, "B 5 3 3"]
+    translations: Float[Tensor, "B 5 3"]
+    quats: Float[Tensor, "B 5 4"]  # wxyz, of the same rotations, signs such that neighbours blend
 
 
 class HeadModel(nn.Module):
@@ -173,13 +174,13 @@ class HeadModel(nn.Module):
     def expression_size(self) -> int:
         return len(self.expression_names)
 
-    def neutral(self, identity: Tensor) -> tuple[Tensor, Tensor]:
+    def neutral(self, identity: Float[Tensor, "B I"]) -> tuple[Float[Tensor, "B V 3"], Float[Tensor, "B 5 3"]]:
         """The resting head of a person. Identity (B, <= I), unit variance -> vertices (B, V, 3), joints (B, 5, 3)."""
         basis = self._shape[: identity.shape[-1]]
         vertices = self.v_template + (identity @ basis).unflatten(-1, (-1, 3))
         return vertices, self.J_regressor @ vertices
 
-    def joint_transforms(self, joints: Tensor, params: HeadParams) -> JointTransforms:
+    def joint_transforms(self, joints: Float[Tensor, "#B 5 3"], params: HeadParams) -> JointTransforms:
         """Where the joints' frames go. ``joints`` (B or 1, 5, 3) of the neutral head."""
         rest = joints + (self.joint_expdirs @ params.expression.mT).permute(2, 0, 1)
         axis_angle = params.joint_rotations()
@@ -196,14 +197,16 @@ class HeadModel(nn.Module):
         translations = torch.stack(shifts, 1) + params.translation[:, None]
         return JointTransforms(torch.stack(rotations, 1), translations, torch.stack(quats, 1))
 
-    def deform(self, neutral_vertices: Tensor, params: HeadParams) -> Tensor:
+    def deform(self, neutral_vertices: Float[Tensor, "#B V 3"], params: HeadParams) -> Float[Tensor, "B V 3"]:
         """Expression and pose correctives before skinning. (B or 1, V, 3) -> (B, V, 3)."""
         rotations = axis_angle_to_matrix(params.joint_rotations()[:, 1:])
         feature = (rotations - torch.eye(3, dtype=rotations.dtype, device=rotations.device)).flatten(1)
         coefficients = torch.cat([params.expression, feature], -1)
         return neutral_vertices + (coefficients @ self._deform).unflatten(-1, (-1, 3))
 
-    def pose(self, neutral_vertices: Tensor, joints: Tensor, params: HeadParams) -> PosedHead:
+    def pose(
+        self, neutral_vertices: Float[Tensor, "#B V 3"], joints: Float[Tensor, "#B 5 3"], params: HeadParams
+    ) -> PosedHead:
         """Pose what :meth:`neutral` gave; one neutral head may serve many frames (its batch is B or 1)."""
         vertices = self.deform(neutral_vertices, params)
         transforms = self.joint_transforms(joints, params)
@@ -218,7 +221,7 @@ class HeadModel(nn.Module):
         )
         return PosedHead(posed, nn.functional.normalize(blended[..., 12:], dim=-1))
 
-    def landmarks(self, vertices: Tensor) -> Tensor:
+    def landmarks(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B 478 3"]:
         """The face-landmarker's points on a head: (B, V, 3) -> (B, 478, 3). Raises InputError if they are unknown."""
         if not len(self.landmark_faces):
             raise InputError(f"the head {self.edition} has no landmark correspondence; use the embedded head.")

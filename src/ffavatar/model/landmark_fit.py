@@ -29,7 +29,6 @@ from ffavatar.types import HeadParams
 POSE_UNKNOWNS = 18
 _DESCENDANTS = ((0, 1, 2, 3, 4), (1, 2, 3, 4), (2,), (3,), (4,))
 _JOINT_PARENT = (-1, 0, 1, 1, 1)
-_JOINT_COLUMN = (0, 6, 9, 12, 15)  # where a joint's rotation stands among the unknowns
 HUBER_DELTA = 0.012  # crop sides; landmarks further off than this count linearly (hair over brows, beards)
 EXPRESSION_RANGE = (-0.15, 1.15)
 
@@ -120,30 +119,37 @@ def _projection_jacobian(points: Tensor) -> Tensor:
     return NORMALISED_FOCAL * torch.stack(rows, -1).unflatten(-1, (2, 3))
 
 
-def _cross_matrix(v: Tensor) -> Tensor:
-    x, y, z = v.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-
-
 def _jacobians(model: LandmarkModel, per_joint: Tensor, turn: Tensor, place: Tensor, posed: Tensor, shared: bool):
     """d landmarks (crop units) by the view's unknowns (B, 2L, 18 + E) and, if ``shared``, by the identity (B,
     2L, I)."""
-    frames, count = posed.shape[:2]
-    blended = torch.einsum("lj,bjcd->blcd", model.skin, turn)
-    spatial = posed.new_zeros(frames, count, 3, POSE_UNKNOWNS)
-    for j, below in enumerate(_DESCENDANTS):
-        parts = list(below)
-        arm = (model.skin.T[parts, :, None] * (per_joint[:, parts] - place[:, j, None, None])).sum(1)
-        columns = -_cross_matrix(arm)
-        if _JOINT_PARENT[j] >= 0:
-            columns = columns @ turn[:, _JOINT_PARENT[j], None]
-        spatial[..., _JOINT_COLUMN[j] : _JOINT_COLUMN[j] + 3] = columns
-    spatial[..., 3:6] = torch.eye(3, device=posed.device)
     flat = _projection_jacobian(posed)  # (B, L, 2, 3)
-    turned = flat @ blended
-    view = torch.cat([flat @ spatial, turned @ model.expdirs], -1).flatten(1, 2)
-    return view, (turned @ model.shapedirs).flatten(1, 2) if shared else None
+    by_joint = _joint_columns(model, per_joint, turn, place, flat)  # (B, 5, L, 2, 3)
+    root, *others = by_joint.unbind(1)
+    blended = torch.einsum("lj,bjcd->blcd", model.skin, turn)
+    # thousands of products of tiny matrices: quicker as sums of outer ones
+    turned = sum((flat[..., i : i + 1] * blended[..., None, i, :] for i in (1, 2)), flat[..., :1] * blended[..., :1, :])
+    view = torch.cat([root, flat, *others, _by_landmark(turned, model.expdirs)], -1).flatten(1, 2)
+    return view, _by_landmark(turned, model.shapedirs).flatten(1, 2) if shared else None
+
+
+def _joint_columns(model: LandmarkModel, per_joint: Tensor, turn: Tensor, place: Tensor, flat: Tensor) -> Tensor:
+    """(B, 5, L, 2, 3): ``flat`` (d picture / d point) times the velocity of each landmark when joint j turns.
+
+    Turning by w about the joint moves a point at ``arm`` from it by w x arm; f . (w x arm) = w . (arm x f).
+    """
+    below = per_joint.new_tensor([[float(k in parts) for k in range(5)] for parts in _DESCENDANTS])
+    weight = below[:, :, None] * model.skin.T  # (5, 5, L)
+    arms = torch.einsum("jkl,bklc->bjlc", weight, per_joint) - weight.sum(1)[..., None] * place[:, :, None]
+    columns = torch.linalg.cross(arms[:, :, :, None], flat[:, None])
+    frames = torch.eye(3, device=turn.device, dtype=turn.dtype).expand(len(turn), 1, 3, 3)
+    frames = torch.cat([frames, turn[:, list(_JOINT_PARENT[1:])]], 1)  # rotations are in the parent's frame
+    return (columns.flatten(2, 3) @ frames).unflatten(2, (-1, 2))
+
+
+def _by_landmark(turned: Tensor, basis: Tensor) -> Tensor:
+    """(B, L, 2, 3) @ (L, 3, K) -> (B, L, 2, K), one product per landmark for all views."""
+    rows = turned.transpose(0, 1).flatten(1, 2)  # (L, 2B, 3)
+    return (rows @ basis).unflatten(1, (-1, 2)).transpose(0, 1)
 
 
 def _pack_difference(mean: HeadParams, now: HeadParams) -> Tensor:
@@ -153,18 +159,18 @@ def _pack_difference(mean: HeadParams, now: HeadParams) -> Tensor:
 
 
 def _step(params: HeadParams, delta: Tensor) -> HeadParams:
-    def turned(rotation: Tensor, by: Tensor) -> Tensor:
-        return quat_to_axis_angle(quat_multiply(axis_angle_to_quat(by), axis_angle_to_quat(rotation)))
-
+    by = torch.cat([delta[:, 0:3], delta[:, 6:POSE_UNKNOWNS]], 1).unflatten(1, (5, 3))
+    turned = quat_multiply(axis_angle_to_quat(by), axis_angle_to_quat(params.joint_rotations()))
+    root, neck, jaw, eye_left, eye_right = quat_to_axis_angle(turned).unbind(1)
     return HeadParams(
-        root=turned(params.root, delta[:, 0:3]),
+        root=root,
         # the head can neither pass the camera nor leave for the horizon in one step
         translation=params.translation + delta[:, 3:6].clamp(-0.3, 0.3),
-        neck=turned(params.neck, delta[:, 6:9]),
-        jaw=turned(params.jaw, delta[:, 9:12]),
-        eye_left=turned(params.eye_left, delta[:, 12:15]),
-        eye_right=turned(params.eye_right, delta[:, 15:18]),
-        expression=(params.expression + delta[:, 18:]).clamp(*EXPRESSION_RANGE),
+        neck=neck,
+        jaw=jaw,
+        eye_left=eye_left,
+        eye_right=eye_right,
+        expression=(params.expression + delta[:, POSE_UNKNOWNS:]).clamp(*EXPRESSION_RANGE),
     )
 
 

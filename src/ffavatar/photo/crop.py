@@ -100,5 +100,6 @@ def head_crop(photo: np.ndarray, box: CropBox, size: int) -> tuple[Tensor, Tenso
     photo, box = photo[top:bottom, left:right], CropBox(box.left - left, box.top - top, box.side)
     valid = valid_mask((photo.shape[1], photo.shape[0]), box, size)
     crop = cut_square(photo, box, size)
-    crop[~valid] = 255
-    return torch.from_numpy(crop).float() / 255, torch.from_numpy(valid).float()
+    crop[~valid.any(1)] = 255  # the mask is a rectangle
+    crop[:, ~valid.any(0)] = 255
+    return torch.from_numpy(crop).float().div_(255), torch.from_numpy(valid).float()

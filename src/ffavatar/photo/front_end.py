@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from ffavatar.types import Views
 
 FaceChoice = Literal["largest"] | int
 AROUND = 2.2  # side of what the landmarker is shown, in region sides: the region moves while it is refined
+AROUND_STILL = 1.5  # where it does not: a turned square's diagonal, and a little
 REGION_PX = 320  # larger faces are averaged down to about this before the landmarker sees them
 MOST_FACES = 12  # that are looked at closely in one photo; crowds show many more
 FOLLOW_SHIFT = 0.5  # a face that jumps by more than this part of its size between frames is searched anew
@@ -31,11 +33,11 @@ FOLLOW_SHIFT = 0.5  # a face that jumps by more than this part of its size betwe
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """A photo's report and, if it was kept, its one view. ``landmarks``: (478, 3) photo pixels, if a face was found."""
+    """A photo's report and, if it was kept, its one view. ``landmarks`` are in photo pixels, if a face was found."""
 
     report: PhotoReport
     views: Views | None
-    landmarks: Tensor | None = None
+    landmarks: Float[Tensor, "478 3"] | None = None
 
 
 class FrontEnd:
@@ -49,7 +51,7 @@ class FrontEnd:
 
     @torch.no_grad()
     def analyse(
-        self, image: np.ndarray, name: str = "the photo", face: FaceChoice = "largest", size: int = 512
+        self, image: UInt8[np.ndarray, "H W 3"], name: str = "the photo", face: FaceChoice = "largest", size: int = 512
     ) -> PhotoResult:
         """Find a face, judge the photo, and make the view.
 
@@ -70,7 +72,7 @@ class FrontEnd:
         return self._judge(image, name, chosen, others, index, size)
 
     @torch.no_grad()
-    def faces(self, image: np.ndarray) -> list[LandmarkResult]:
+    def faces(self, image: UInt8[np.ndarray, "H W 3"]) -> list[LandmarkResult]:
         """Landmarks, in photo pixels, of every face of an (H, W, 3) uint8 photo that the landmarker confirms.
 
         The largest first; at most MOST_FACES.
@@ -84,12 +86,17 @@ class FrontEnd:
 
     @torch.no_grad()
     def analyse_frame(
-        self, image: np.ndarray, previous: Tensor | None = None, name: str = "the frame", size: int = 512
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        previous: Float[Tensor, "478 3"] | None = None,
+        name: str = "the frame",
+        size: int = 512,
     ) -> PhotoResult:
         """``analyse`` for video: follows the face from the landmarks of the frame before, without detection.
 
         previous: (478, 3) in frame pixels (``PhotoResult.landmarks``), or None for the first frame. The face is
-        searched anew where it was lost.
+        searched anew where it was lost. A face that is followed is not judged: its report has no sharpness, brightness,
+        doubt or notes.
         """
         _check(image, name)
         if previous is not None:
@@ -100,24 +107,24 @@ class FrontEnd:
                 return self._judge(image, name, result, [], 0, size, film=True)
         return self.analyse(image, name, size=size)
 
-    def _window(self, image: np.ndarray, region: Tensor) -> tuple[Tensor, Tensor, int]:
+    def _window(self, image: np.ndarray, region: Tensor, still: bool = False) -> tuple[Tensor, Tensor, int]:
         """The surroundings of a region (1, 4): pixels (1, h, w, 3) on the device, their corner (4,) in the photo, and
-        the whole number of photo pixels that each of them averages."""
+        the whole number of photo pixels that each of them averages. ``still``: the region will not move."""
         height, width = image.shape[:2]
         x, y, side = (float(value) for value in region[0, :3])
         step = max(1, int(side / REGION_PX))
-        reach = side * AROUND / 2
+        reach = side * (AROUND_STILL if still and step == 1 else AROUND) / 2
         low = np.clip([x - reach, y - reach], 0, [width - 1, height - 1]).astype(int)
         high = np.clip(np.ceil([x + reach, y + reach]), low + 1, [width, height]).astype(int)
-        part = Image.fromarray(image[low[1] : high[1], low[0] : high[0]])
+        part = image[low[1] : high[1], low[0] : high[0]]
         if step > 1:
-            part = part.reduce(step)
-        pixels = torch.from_numpy(np.array(part)).to(self.device).float()[None] / 255
+            part = np.array(Image.fromarray(part).reduce(step))
+        pixels = torch.tensor(part, device=self.device)[None].float().div_(255)
         return pixels, torch.tensor([low[0], low[1], 0.0, 0.0]), step
 
     def _landmarks(self, image: np.ndarray, region: Tensor, passes: int = 3) -> LandmarkResult:
         """Run the landmarker around a region (1, 4) only; everything in photo pixels, on the CPU."""
-        pixels, corner, step = self._window(image, region)
+        pixels, corner, step = self._window(image, region, still=passes == 1)
         scale = torch.tensor([step, step, step, 1.0])
         found = self.landmarker(pixels, ((region - corner) / scale).to(self.device), passes)
         points = found.points.cpu() * step + corner[:3]
@@ -151,8 +158,10 @@ class FrontEnd:
         face_box = verdicts.as_box(points)
         width_px = face_box[2] - face_box[0]
         angles = verdicts.head_angles_deg(points)
-        sharp, bright = verdicts.sharpness_and_brightness(image, face_box)
-        doubt = 0.0 if film else self._doubt(image, result.points)
+        sharp, bright, doubt = 0.0, 0.0, 0.0
+        if not film:
+            sharp, bright = verdicts.sharpness_and_brightness(image, face_box)
+            doubt = self._doubt(image, result.points)
         # a film is read as it comes: a blurred or turned frame is better than a frozen one
         reason = "" if film else verdicts.refusal(name, width_px, angles, sharp, doubt)
         box = head_crop_box(points)
@@ -166,7 +175,7 @@ class FrontEnd:
         crop, valid = crop[None].to(self.device), valid[None].to(self.device)
         landmarks = box.to_crop(points)[None].to(self.device)
         matte = self.matte(crop, valid, landmarks)
-        notes = verdicts.remarks(summary, others, clipped=1 - float(valid.mean()))
+        notes = [] if film else verdicts.remarks(summary, others, clipped=1 - float(valid.mean()))
         views = Views(crop, matte, valid, landmarks, result.blendshapes.to(self.device))
         return PhotoResult(replace(summary, notes=tuple(notes)), views, points)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ffavatar.photo.blendshapes import BlendshapeMixer
@@ -29,10 +30,12 @@ LARGEST_STEP = 2.0  # source pixels per network pixel beyond which the picture i
 class LandmarkResult:
     """What the landmarker says about each picture of a batch."""
 
-    points: Tensor  # (B, 478, 3) pixels; x, y from the top left corner, z relative depth in the same unit, + is away
-    presence: Tensor  # (B,) in [0, 1]: is this a face, and in the region?
-    blendshapes: Tensor  # (B, 52) in [0, 1], in the order of blendshapes.BLENDSHAPE_NAMES
-    region: Tensor  # (B, 4) the region of the last pass
+    points: Float[
+        Tensor, "B 478 3"
+    ]  # pixels; x, y from the top left corner, z relative depth in the same unit, + is away
+    presence: Float[Tensor, " B"]  # in [0, 1]: is this a face, and in the region?
+    blendshapes: Float[Tensor, "B 52"]  # in [0, 1], in the order of blendshapes.BLENDSHAPE_NAMES
+    region: Float[Tensor, "B 4"]  # the region of the last pass
 
 
 class Landmarker(nn.Module):
@@ -132,9 +135,9 @@ def cut(images: Tensor, region: Tensor, side: int) -> Tensor:
         region = torch.cat([region[:, :3] / step, region[:, 3:]], -1)
     height, width = images.shape[2:]
     axis = (torch.arange(side, device=images.device, dtype=images.dtype) + 0.5) / side - 0.5
-    down, right = torch.meshgrid(axis, axis, indexing="ij")
-    plane = torch.stack([right, down, torch.zeros_like(right)], -1).reshape(1, -1, 3)
-    places = turn(plane * region[:, 2, None, None], region[:, 3])[..., :2] + region[:, None, :2]
-    size = torch.tensor([width, height], device=images.device, dtype=images.dtype)
-    grid = (places / size * 2 - 1).reshape(-1, side, side, 2)
+    # a turned plane is the sum of a row and a column: (B, 1, side) + (B, side, 1)
+    along, across = (axis * (region[:, 2] * f(region[:, 3]))[:, None] for f in (torch.cos, torch.sin))
+    x = (along + region[:, 0, None])[:, None, :] - across[:, :, None]
+    y = (along + region[:, 1, None])[:, :, None] + across[:, None, :]
+    grid = torch.stack([x * (2 / width) - 1, y * (2 / height) - 1], -1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

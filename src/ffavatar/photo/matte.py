@@ -35,17 +35,25 @@ class Matte(nn.Module):
         The face is filled; parts that do not hang together with it are removed; outside the photo the matte is 0.
         """
         size = crops.shape[1]
-        small = F.interpolate(
-            crops.movedim(-1, 1), size=(self.side, self.side), mode="bilinear", antialias=True, align_corners=False
-        )
-        mask = F.pad(self.network(small)[0], (1, 1, 1, 1), mode="replicate")
-        mask = F.avg_pool2d(F.avg_pool2d(mask, 2, 1), 2, 1)  # the last layer's checkerboard has a period of two pixels
+        small = crops.movedim(-1, 1)
+        if size != self.side:
+            small = F.interpolate(
+                small, size=(self.side, self.side), mode="bilinear", antialias=True, align_corners=False
+            )
+        mask = _without_checkerboard(self.network(small)[0])
         soft = ((mask - LOW) / RANGE).clamp(0, 1)
         if size != self.side:
             soft = F.interpolate(soft, size=(size, size), mode="bilinear", align_corners=False)
         face = torch.stack([face_mask(points, size) for points in landmarks]).to(soft)[:, None]
         soft = torch.maximum(soft, face) * _connected(soft.detach(), face)
         return soft[:, 0] * valid
+
+
+def _without_checkerboard(mask: Tensor) -> Tensor:
+    """Average (..., H, W) over 2 x 2 pixels, twice: the network's last layer has a pattern of two pixels' period."""
+    mask = F.pad(mask, (1, 1, 1, 1), mode="replicate")
+    rows = mask[..., 2:, :] + 2 * mask[..., 1:-1, :] + mask[..., :-2, :]
+    return (rows[..., 2:] + 2 * rows[..., 1:-1] + rows[..., :-2]) / 16
 
 
 def face_mask(points: Tensor, size: int) -> Tensor:
@@ -60,8 +68,8 @@ def face_mask(points: Tensor, size: int) -> Tensor:
 
 
 def convex_hull(points: np.ndarray) -> np.ndarray:
-    """(P, 2) -> (H, 2) corners in order: Andrew's monotone chain."""
-    ordered = sorted(map(tuple, points.tolist()))
+    """(P, 2) -> (H, 2) corners in order: Andrew's monotone chain, on the points that can be corners."""
+    ordered = sorted(map(tuple, _outer(points).tolist()))
 
     def half(sequence: list[tuple[float, float]]) -> list[tuple[float, float]]:
         kept: list[tuple[float, float]] = []
@@ -75,6 +83,16 @@ def convex_hull(points: np.ndarray) -> np.ndarray:
         return kept[:-1]
 
     return np.array(half(ordered) + half(ordered[::-1]))
+
+
+def _outer(points: np.ndarray) -> np.ndarray:
+    """(P, 2) without those that lie well inside the polygon of the outermost points in sixteen directions."""
+    angles = np.arange(16) * (np.pi / 8)
+    extreme = points[(points @ np.stack([np.cos(angles), np.sin(angles)])).argmax(0)]
+    edge = np.roll(extreme, -1, 0) - extreme
+    away = points[:, None] - extreme  # (P, 16, 2)
+    depth = edge[:, 0] * away[..., 1] - edge[:, 1] * away[..., 0]
+    return points[(depth <= 1e-9 * np.ptp(points, 0).max() ** 2).any(1)]
 
 
 def _connected(soft: Tensor, face: Tensor) -> Tensor:

@@ -40,9 +40,10 @@ class PhotoReport:
     yaw_deg: float = 0.0  # positive: the face turns towards its own left, the right of the picture
     pitch_deg: float = 0.0  # positive: the face looks down
     roll_deg: float = 0.0  # positive: the head leans clockwise in the picture
+    # not measured of a face that is followed through a film:
     sharpness: float = 0.0  # see sharpness_and_brightness
     brightness: float = 0.0  # mean grey level of the face, 0 to 255
-    doubt: float = 0.0  # see Landmarker.doubt; not measured in video
+    doubt: float = 0.0  # see Landmarker.doubt
 
     def __str__(self) -> str:
         if not self.kept:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ffavatar.render import gsplat_backend, native_backend, torch_backend
@@ -54,24 +55,24 @@ class RasterInputs:
 
 
 def rasterize(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
+    means: Float[Tensor, "*_ N 3"],
+    quats: Float[Tensor, "*_ N 4"],
+    scales: Float[Tensor, "*_ N 3"],
+    opacities: Float[Tensor, "*_ N"],
+    colors: Float[Tensor, "*_ N D"],
+    viewmats: Float[Tensor, "V 4 4"],
+    Ks: Float[Tensor, "V 3 3"],
     width: int,
     height: int,
     near_plane: float = 0.01,
     far_plane: float = 1e10,
     radius_clip: float = 0.0,
     eps2d: float = 0.3,
-    backgrounds: Tensor | None = None,
+    backgrounds: Float[Tensor, "*_ D"] | None = None,
     rasterize_mode: Literal["classic", "antialiased"] = "classic",
     backend: Backend = "auto",
     threads: int | None = None,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+) -> tuple[Float[Tensor, "V H W D"], Float[Tensor, "V H W 1"], dict[str, Any]]:
     """Render N Gaussians into C views.
 
     Each of the five attributes is either shared by the views, (N, ...), or given per view, (C, N, ...).

@@ -69,8 +69,8 @@ def load_person(path: Path) -> Person | None:
 
 def _outlines(images: np.ndarray, mattes: np.ndarray) -> np.ndarray:
     matte = torch.from_numpy(mattes).float() / 255
-    nothing = torch.zeros(len(matte), 0)
-    views = Views(torch.from_numpy(images).float() / 255, matte, torch.ones_like(matte), nothing, nothing)
+    pictures = torch.from_numpy(images).float() / 255
+    views = Views(pictures, matte, torch.ones_like(matte), torch.zeros(len(matte), 478, 3), torch.zeros(len(matte), 52))
     return ((outline_picture(views) + 1) * 127.5).round().to(torch.uint8).numpy()
 
 

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffavatar.animate import render_avatar
 from ffavatar.model import Estimate, FFAvatar
 from ffavatar.model.estimator import LandmarkEstimator
 from ffavatar.model.landmark_fit import fit_landmarks
+from ffavatar.pipeline import few_to_many
 from ffavatar.ssim import ssim_map
 from ffavatar.train.loop import Step
 from ffavatar.train.losses import Weighted, parameter_losses
 from ffavatar.train.recipe import Recipe
 from ffavatar.train.samples import Person
-from ffavatar.types import HeadParams, Rendering, Views
+from ffavatar.types import Batch, HeadParams, Rendering, Views
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 
@@ -32,9 +32,9 @@ def _outline(person: Person, index: np.ndarray, rng: np.random.Generator) -> Ten
 def _landmark_views(person: Person, index: np.ndarray, rng: np.random.Generator) -> Views:
     """Views without pictures (none are read where the outline is given), with a little landmark noise."""
     landmarks = person.landmarks[index] + rng.normal(0, 0.0012, (len(index), *person.landmarks.shape[1:]))
-    nothing = torch.zeros(len(index), 0)
+    pictures, mattes = torch.zeros(len(index), 0, 0, 3), torch.zeros(len(index), 0, 0)
     scores = torch.from_numpy(person.blendshapes[index]).float()
-    return Views(nothing, nothing, nothing, torch.from_numpy(landmarks).float(), scores)
+    return Views(pictures, mattes, mattes, torch.from_numpy(landmarks).float(), scores)
 
 
 def estimator_step(people: list[Person], recipe: Recipe) -> Step:
@@ -87,7 +87,10 @@ def picture_losses(
 
 
 def avatar_step(people: list[Person], recipe: Recipe, perceptual: Perceptual | None) -> Step:
-    """Few-to-many: an avatar from some views of a person, rendered like others of the same person."""
+    """Few-to-many: an avatar from some views of a person, rendered like others of the same person.
+
+    Whether the losses also teach the estimator is up to the caller, who freezes it or not.
+    """
 
     def step(model: FFAvatar, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         person = people[rng.integers(len(people))]
@@ -95,16 +98,12 @@ def avatar_step(people: list[Person], recipe: Recipe, perceptual: Perceptual | N
         order = rng.permutation(len(person))[: sources + recipe.targets]
         source = person.views(order[:sources])
         target = person.views(order[sources:], exact_matte=True)
+        estimate, params = None, None
         if rng.random() < recipe.label_share:
             estimate = Estimate(person.params[torch.from_numpy(order[:sources])], person.identity)
             params = person.params[torch.from_numpy(order[sources:])]
-        else:
-            with torch.no_grad():
-                estimate = model.estimator(source)
-                params = model.estimator(target, estimate.identity).params
-        made = model.reconstruct(source, recipe.level, estimate)
-        rendering = render_avatar(made.rig, made.canonical, params, recipe.size)
-        losses = picture_losses(rendering, target, made.learned_offsets, recipe, perceptual)
+        seen = few_to_many(model, Batch(source, target), recipe.size, recipe.level, estimate=estimate, params=params)
+        losses = picture_losses(seen.rendering, target, seen.made.learned_offsets, recipe, perceptual)
         return losses.total(), losses.floats()
 
     return step
