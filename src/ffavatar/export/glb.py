@@ -40,8 +40,9 @@ def write_glb(avatar: Avatar, path: Path, options: ExportOptions) -> None:
     refuse_flame(avatar, path, options)
     avatar = avatar.to("cpu")
     glb = Glb(provenance(avatar))
-    if options.pose is not None or options.frame is not None:
-        made = posed_splats(avatar, options.moment(avatar, path), options.scale)
+    params = options.moment(avatar, path) if options.pose is not None or options.frame is not None else None
+    if params is not None:
+        made = posed_splats(avatar, params, options.scale)
         mesh = _splat_mesh(glb, made, {}, None)
         glb.put("scenes", {"name": "avatar", "nodes": [glb.put("nodes", {"name": "avatar", "mesh": mesh})]})
     else:
@@ -170,4 +171,3 @@ def write_mesh_glb(avatar: Avatar, path: Path, options: ExportOptions) -> None:
     glb.json["scene"] = 0
     with atomic_path(path) as temporary:
         temporary.write_bytes(glb.content())
-

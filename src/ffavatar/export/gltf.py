@@ -47,9 +47,7 @@ class Glb:
         self._length += len(padded)
         return self.put("bufferViews", item | ({"target": target} if target else {}))
 
-    def add(
-        self, values: np.ndarray, target: int | None = None, normalized: bool = False, bounds: bool = False
-    ) -> int:
+    def add(self, values: np.ndarray, target: int | None = None, normalized: bool = False, bounds: bool = False) -> int:
         """An accessor of ``values`` (N, ...), whose type is one of ``COMPONENTS``.
 
         Rows of vertex attributes must fill whole groups of four bytes; ``bounds`` states minimum and maximum, which

@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ffavatar.animate import pose_gaussians
 from ffavatar.avatar import Avatar
 from ffavatar.drive.film import FilmStyle
+from ffavatar.drive.marks import SENTENCE, SOURCE_TYPE
 from ffavatar.drive.motion import Motion
 from ffavatar.errors import InputError
 from ffavatar.geometry import quat_multiply, quat_rotate
@@ -53,6 +55,8 @@ class ExportOptions:
                 raise InputError(f"{path}: a pose is one frame, not {len(self.pose)}.")
             return self.pose.to("cpu")
         if self.motion is None:
+            if self.frame is not None:
+                raise InputError(f"{path}: frame {self.frame} of what? Give the motion with --motion.")
             return None
         if self.frame is None:
             raise InputError(f"{path} holds one moment: choose it from the motion's {len(self.motion)} with --frame.")
@@ -101,8 +105,6 @@ def posed_splats(avatar: Avatar, params: HeadParams | None, scale: float = 1.0, 
 
 def provenance(avatar: Avatar) -> dict[str, str]:
     """What the file says about itself: that it is synthetic, who made it, and the head's licence."""
-    from ffavatar.drive.marks import SENTENCE, SOURCE_TYPE
-
     head = avatar.rig.head
     return {
         "notice": SENTENCE,
@@ -112,6 +114,6 @@ def provenance(avatar: Avatar) -> dict[str, str]:
     }
 
 
-def numpy32(values: Tensor):
+def numpy32(values: Tensor) -> np.ndarray:
     """A C-ordered little-endian float32 array."""
     return values.detach().cpu().numpy().astype("<f4", order="C")

@@ -93,7 +93,7 @@ def add_targets(glb: Glb, targets: Targets, rig: Rig | None) -> list[dict[str, i
 
 
 def add_influences(glb: Glb, weights: Tensor) -> dict[str, int]:
-    """Skinning weights (N, 5) as the attributes JOINTS_0 and WEIGHTS_0: the four largest of each row, adding up to 1."""
+    """Skinning weights (N, 5) as the attributes JOINTS_0 and WEIGHTS_0: the four largest of each row; sum 1."""
     values, joints = weights.double().topk(4, dim=1)
     share = values / values.sum(1, keepdim=True)
     whole = (share * 65535).round().long()

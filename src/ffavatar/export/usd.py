@@ -26,7 +26,7 @@ def write_usda(avatar: Avatar, path: Path, options: ExportOptions) -> None:
     lines = [
         "#usda 1.0",
         "(",
-        f'    comment = "{_quoted(notice["notice"])}"',
+        f'    doc = "{_quoted(notice["notice"])}"',
         "    customLayerData = {",
         *(f'        string {key} = "{_quoted(value)}"' for key, value in notice.items()),
         "    }",
