@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +14,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from readers import ply_gaussians, read_ply, read_splat, read_spz, unpack_quaternion
+from readers import gaussians, ply_gaussians, read_ply, read_splat, read_spz, unpack_quaternion
 
 from ffavatar.drive.pose import posed
 from ffavatar.export.formats import export
 from ffavatar.export.options import ExportOptions, posed_splats
 from ffavatar.export.splats import PLY_PROPERTIES, smallest_three
+from ffavatar.geometry import quat_to_matrix
+from ffavatar.types import Gaussians
 
 POSE = {"jawOpen": 0.6, "mouthSmileLeft": 0.8}
 
@@ -160,3 +165,59 @@ def test_extreme_values_stay_finite(avatar, tmp_path) -> None:
     back = read_spz(tmp_path / "a.spz")
     assert set(back.opacities.tolist()) == {0.0, 1.0}
     assert (back.colors - hard.canonical.colors).abs().max() < 0.004
+
+
+# The format's own library
+
+READ_SPZ = """
+import create from "@adobe/spz";
+import fs from "fs";
+const module = await create();
+const found = {};
+const content = new Uint8Array(fs.readFileSync("a.spz"));
+for (const axes of ["RUB", "RDF"]) {
+  const cloud = module.loadSpzFromBuffer(content, { to: module.CoordinateSystem[axes] });
+  found[axes] = { count: cloud.numPoints, degree: cloud.shDegree };
+  for (const name of ["positions", "scales", "rotations", "alphas", "colors"]) found[axes][name] = [...cloud[name]];
+  found[axes].alphas = found[axes].alphas.map((v) => Math.max(-50, Math.min(50, v)));  // JSON has no infinity
+}
+fs.writeFileSync("a.json", JSON.stringify(found));
+"""
+
+
+@pytest.mark.slow
+def test_the_reference_library_reads_spz(avatar, tmp_path) -> None:
+    """As we do; and where it turns to a PLY's axes (right, down, forward) it finds our PLY."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("needs node and npm")
+    install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(tmp_path), "@adobe/spz@0.2.3"]
+    subprocess.run(install, check=True, capture_output=True, timeout=120)
+    export(avatar, tmp_path / "a.spz")
+    export(avatar, tmp_path / "a.ply")
+    (tmp_path / "read.mjs").write_text(READ_SPZ)
+    subprocess.run(["node", "read.mjs"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    found = json.loads((tmp_path / "a.json").read_text())
+
+    def cloud(axes: str) -> Gaussians:
+        raw = found[axes]
+        assert (raw["count"], raw["degree"]) == (len(avatar), 0)
+        rows = {name: np.array(raw[name]).reshape(len(avatar), -1) for name in raw if name not in ("count", "degree")}
+        return gaussians(
+            rows["positions"],
+            rows["rotations"][:, [3, 0, 1, 2]],
+            np.exp(rows["scales"]),
+            1 / (1 + np.exp(-rows["alphas"][:, 0])),
+            0.5 + rows["colors"] / (2 * math.sqrt(math.pi)),
+        )
+
+    theirs, ours = cloud("RUB"), read_spz(tmp_path / "a.spz")
+    for name, tolerance in (("means", 1e-6), ("scales", 1e-6), ("opacities", 1e-5), ("colors", 1e-5)):
+        assert (getattr(theirs, name) - getattr(ours, name)).abs().max() < tolerance, name
+    assert angles(theirs.quats, ours.quats).max() < 0.05
+    turned, ply = cloud("RDF"), ply_gaussians(read_ply((tmp_path / "a.ply").read_bytes())[0])
+    assert (turned.means - ply.means).abs().max() < 1e-5
+    # A half turn of a splat about its own axis changes nothing: the shapes agree, quaternions need not.
+    shapes = [quat_to_matrix(q.double()) * ply.scales[:, None].double() for q in (turned.quats, ply.quats)]
+    spread = [shape @ shape.mT for shape in shapes]
+    largest = ply.scales.double().amax(1).square()[:, None, None]
+    assert ((spread[0] - spread[1]) / largest).abs().max() < 0.01
