@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,14 +37,21 @@ def avatar() -> Avatar:
 
 
 @pytest.fixture(scope="session")
-def restless(avatar: Avatar) -> Avatar:
+def flat(avatar: Avatar) -> Avatar:
+    """The same with Gaussians on the skin itself, all solid: on the undivided head each is a base vertex."""
+    made = replace(avatar.canonical, offsets=torch.zeros(len(avatar), 3), opacities=torch.ones(len(avatar)))
+    return replace(avatar, canonical=made)
+
+
+@pytest.fixture(scope="session")
+def restless(avatar: Avatar, flat: Avatar) -> Avatar:
     """The same on a head whose expressions move its joints, as FLAME's do, and that may not be passed on."""
     head = copy.deepcopy(avatar.rig.head)
     generator = torch.Generator().manual_seed(4)
     head.joint_expdirs.copy_(torch.randn(head.joint_expdirs.shape, generator=generator) * 2e-3)
     head.edition, head.licence = "flame2023", "for research, not to be passed on"
     rig = Rig(head, avatar.rig.neutral, avatar.rig.joints, avatar.rig.surface)
-    return Avatar(rig, avatar.canonical, avatar.identity)
+    return Avatar(rig, flat.canonical, avatar.identity)
 
 
 @pytest.fixture(scope="session")

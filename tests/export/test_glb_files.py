@@ -33,6 +33,13 @@ def moving(avatar: Avatar, motion: Motion, tmp_path_factory) -> Gltf:
     return Gltf(path.read_bytes())
 
 
+@pytest.fixture(scope="module")
+def meshed(flat: Avatar, motion: Motion, tmp_path_factory) -> Gltf:
+    path = tmp_path_factory.mktemp("glb") / "moving.mesh.glb"
+    export(flat, path, ExportOptions(motion=motion))
+    return Gltf(path.read_bytes())
+
+
 def wanted_vertices(avatar: Avatar, params: HeadParams) -> np.ndarray:
     params = head_space(params, avatar)
     return avatar.rig.head.pose(avatar.rig.neutral[None], avatar.rig.joints[None], params).vertices[0].numpy()
@@ -60,10 +67,9 @@ def test_gaussian_attributes_are_as_the_extension_says(avatar, moving) -> None:
 
 
 @pytest.mark.parametrize("frame", [0, 9, 19])
-def test_animated_base_mesh_is_the_posed_head(avatar, motion, moving, frame) -> None:
+def test_animated_mesh_is_the_posed_head(avatar, motion, meshed, frame) -> None:
     """Morph targets, correctives, joints and skin together: within 0.03 mm of the head model in float32."""
-    pose = moving.sample(0, frame)
-    vertices = moving.skinned(moving.node("base mesh"), pose)
+    vertices = meshed.skinned(meshed.node("head"), meshed.sample(0, frame))
     params = motion.for_head(avatar.rig.head)[frame : frame + 1]
     wanted = wanted_vertices(avatar, params)
     still = wanted_vertices(avatar, avatar.neutral_params())
@@ -82,33 +88,34 @@ def test_animated_gaussians_follow(avatar, motion, moving, frame) -> None:
 
 
 def test_joints_that_follow_expression_are_animated(restless, motion, tmp_path) -> None:
-    export(restless, tmp_path / "a.glb", ExportOptions(motion=motion, allow_flame=True))
-    back = Gltf((tmp_path / "a.glb").read_bytes())
     params = motion.for_head(restless.rig.head)
-    for frame in (4, 15):
-        vertices = back.skinned(back.node("base mesh"), back.sample(0, frame))
-        assert np.abs(vertices - wanted_vertices(restless, params[frame : frame + 1])).max() < 3e-5
+    for name, node in (("a.glb", "avatar"), ("a.mesh.glb", "head")):
+        export(restless, tmp_path / name, ExportOptions(motion=motion, allow_flame=True))
+        back = Gltf((tmp_path / name).read_bytes())
+        for frame in (4, 15):
+            vertices = back.skinned(back.node(node), back.sample(0, frame))
+            assert np.abs(vertices - wanted_vertices(restless, params[frame : frame + 1])).max() < 3e-5
 
 
-def test_arkit_names_move_the_resting_head(avatar, tmp_path) -> None:
+@pytest.mark.parametrize(("name", "what"), [("a.glb", "avatar"), ("a.mesh.glb", "head")])
+def test_arkit_names_move_the_resting_head(flat, tmp_path, name, what) -> None:
     """All 52 are there without a motion; weight 1 of each is what the avatar does, also where it is a joint's turn."""
-    export(avatar, tmp_path / "a.glb")
-    back = Gltf((tmp_path / "a.glb").read_bytes())
-    assert "animations" not in back.json
-    for node in (back.node("avatar"), back.node("base mesh")):
-        names = back.target_names(node)
-        assert len(names) == len(set(names)) == ARKIT and {"jawOpen", "eyeBlinkLeft", "eyeLookInLeft"} <= set(names)
-    node = back.node("base mesh")
-    for name in ("jawOpen", "mouthSmileLeft", "eyeLookInLeft"):
-        weights = np.array([float(n == name) for n in back.target_names(node)])
+    export(flat, tmp_path / name)
+    back = Gltf((tmp_path / name).read_bytes())
+    assert "animations" not in back.json and len(back.json["scenes"]) == 1
+    node = back.node(what)
+    names = back.target_names(node)
+    assert len(names) == len(set(names)) == ARKIT and {"jawOpen", "eyeBlinkLeft", "eyeLookInLeft"} <= set(names)
+    for target in ("jawOpen", "mouthSmileLeft", "eyeLookInLeft"):
+        weights = np.array([float(n == target) for n in names])
         vertices = back.skinned(node, {(node, "weights"): weights})
-        wanted = wanted_vertices(avatar, posed(avatar, (0, 0, 0), {name: 1.0}))
-        assert np.abs(wanted - wanted_vertices(avatar, avatar.neutral_params())).max() > 2e-3
+        wanted = wanted_vertices(flat, posed(flat, (0, 0, 0), {target: 1.0}))
+        assert np.abs(wanted - wanted_vertices(flat, flat.neutral_params())).max() > 2e-3
         assert np.abs(vertices - wanted).max() < 3e-5
 
 
 def test_only_used_extras_are_written(avatar, motion, moving) -> None:
-    names = moving.target_names(moving.node("base mesh"))
+    names = moving.target_names(moving.node("avatar"))
     used = avatar.expression_names[60]
     assert used.startswith("mh_") and used in names
     assert len([n for n in names if n.startswith("mh_")]) == 1
@@ -137,8 +144,8 @@ def test_a_pose_is_baked_without_rig(avatar, draw, likeness, tmp_path) -> None:
 def test_scale_carries_the_motion_with_it(avatar, motion, tmp_path, moving) -> None:
     export(avatar, tmp_path / "a.glb", ExportOptions(motion=motion, scale=10.0))
     large = Gltf((tmp_path / "a.glb").read_bytes())
-    a = large.skinned(large.node("base mesh"), large.sample(0, 9))
-    b = moving.skinned(moving.node("base mesh"), moving.sample(0, 9))
+    a = large.skinned(large.node("avatar"), large.sample(0, 9))
+    b = moving.skinned(moving.node("avatar"), moving.sample(0, 9))
     np.testing.assert_allclose(a, 10 * b, atol=1e-5)
     assert large.json["scenes"][0]["nodes"][1] == large.node("scale")
 
@@ -202,8 +209,22 @@ def test_thinned_avatars_give_the_base_mesh(avatar, tmp_path) -> None:
     assert len(made.faces) == len(avatar.rig.head.faces)
     pose = posed(thin, (30, 0, 0))
     np.testing.assert_allclose(posed_mesh(thin, pose).vertices, wanted_vertices(avatar, pose), atol=1e-6)
-    for name in ("a.obj", "a.mesh.glb", "a.zip", "a.glb"):
+    for name in ("a.obj", "a.zip", "a.glb"):
         assert export(thin, tmp_path / name).stat().st_size > 1000
+    export(thin, tmp_path / "a.mesh.glb")
+    back = Gltf((tmp_path / "a.mesh.glb").read_bytes())
+    np.testing.assert_allclose(back.skinned(back.node("head"), {}), avatar.rig.neutral, atol=1e-6)
+
+
+def test_rigged_mesh_leaves_faint_corners_out(avatar, motion, tmp_path) -> None:
+    """Its vertices are some of the Gaussians, and their weights and targets are those of the same ones."""
+    export(avatar, tmp_path / "a.mesh.glb", ExportOptions(motion=motion))
+    back, made = Gltf((tmp_path / "a.mesh.glb").read_bytes()), posed_mesh(avatar, None)
+    assert made.points is not None and len(made.points) < len(avatar)
+    params = head_space(motion.for_head(avatar.rig.head)[9:10], avatar)
+    wanted = pose_gaussians(avatar.rig, avatar.canonical, params).means[0].numpy()[made.points]
+    apart = np.linalg.norm(back.skinned(back.node("head"), back.sample(0, 9)) - wanted, axis=1)
+    assert apart.max() < 2e-3 and apart.mean() < 1e-4
 
 
 def test_vertex_colours_are_what_hangs_there(avatar) -> None:
@@ -267,6 +288,7 @@ def test_khronos_validator(avatar, motion, tmp_path: Path) -> None:
     export(avatar, tmp_path / "scaled.glb", ExportOptions(motion=motion, scale=10.0))
     export(avatar, tmp_path / "baked.glb", ExportOptions(motion=motion, frame=3))
     export(avatar, tmp_path / "head.mesh.glb", ExportOptions(motion=motion, frame=3))
+    export(avatar, tmp_path / "rigged.mesh.glb", ExportOptions(motion=motion))
     export(avatar, tmp_path / "lam.zip")
     shutil.unpack_archive(tmp_path / "lam.zip", tmp_path / "lam")
     install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(tmp_path), "gltf-validator@2.0.0-dev.3.10"]
@@ -282,12 +304,11 @@ def test_khronos_validator(avatar, motion, tmp_path: Path) -> None:
         check=True,
     )
     found = json.loads(done.stdout)
-    assert sorted(found) == sorted(
-        ["rest.glb", "moving.glb", "scaled.glb", "baked.glb", "head.mesh.glb", "skin.glb", "animation.glb"]
-    )
+    splats = {"rest.glb", "moving.glb", "scaled.glb", "baked.glb"}
+    assert set(found) == splats | {"skin.glb", "animation.glb", "head.mesh.glb", "rigged.mesh.glb"}
     for name, issues in found.items():
         serious = [i for i in issues if i["severity"] < 2]  # errors and warnings
         attributes = [i for i in serious if "/attributes/KHR_gaussian_splatting:" in i["pointer"]]
         assert serious == attributes, name
         assert {i["code"] for i in attributes} <= {"MESH_PRIMITIVE_INVALID_ATTRIBUTE"}
-        assert len(attributes) == (4 if name in ("rest.glb", "moving.glb", "scaled.glb", "baked.glb") else 0)
+        assert len(attributes) == (4 if name in splats else 0)

@@ -33,7 +33,7 @@ class Format:
 
 # Longer endings first: `.mesh.glb` before `.glb`.
 FORMATS: dict[str, Format] = {
-    ".mesh.glb": Format(write_mesh_glb, "posed mesh with vertex colours, glTF"),
+    ".mesh.glb": Format(write_mesh_glb, "mesh with vertex colours, rig, ARKit morph targets and motion, glTF"),
     ".ply": Format(write_ply, "Gaussians as 3D Gaussian splatting writes them"),
     ".spz": Format(write_spz, "compressed Gaussians, SPZ version 3"),
     ".splat": Format(write_splat, "Gaussians for antimatter15's viewer"),

@@ -1,7 +1,7 @@
-"""GLB: Gaussians under KHR_gaussian_splatting, with the rig and motion beside them or baked in one pose.
+"""GLB: Gaussians under KHR_gaussian_splatting, and meshes; each with rig and motion, or baked in one pose.
 
-Scene 0 (shown first) holds the Gaussians; a program that does not know the extension shows them as coloured points.
-Scene 1 of a rigged file holds the base mesh on the same joints, with the same morph targets.
+Gaussians and mesh are files of their own: programs such as PlayCanvas show every scene of a file at once. A program
+that does not know the extension shows the Gaussians as coloured points.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ffavatar.avatar import Avatar
 from ffavatar.export.gltf import INDICES, POINTS, TRIANGLES, VERTICES, Glb, srgb_to_linear
-from ffavatar.export.mesh import posed_mesh, vertex_colours, vertex_normals
+from ffavatar.export.mesh import ColouredMesh, posed_mesh, vertex_normals
 from ffavatar.export.options import ExportOptions, head_space, numpy32, posed_splats, provenance, refuse_flame
 from ffavatar.export.rig import (
-    Targets,
+    Places,
     add_animation,
     add_influences,
     add_joints,
@@ -26,7 +27,7 @@ from ffavatar.export.rig import (
 )
 from ffavatar.export.splats import SH_C0
 from ffavatar.files import atomic_path
-from ffavatar.types import Gaussians
+from ffavatar.types import Gaussians, HeadParams
 
 SPLATTING = "KHR_gaussian_splatting"
 UNLIT = "KHR_materials_unlit"  # light is baked into an avatar's colours
@@ -40,51 +41,73 @@ def write_glb(avatar: Avatar, path: Path, options: ExportOptions) -> None:
     refuse_flame(avatar, path, options)
     avatar = avatar.to("cpu")
     glb = Glb(provenance(avatar))
-    params = options.moment(avatar, path) if options.pose is not None or options.frame is not None else None
+    params = _baked(avatar, path, options)
     if params is not None:
-        made = posed_splats(avatar, params, options.scale)
-        mesh = _splat_mesh(glb, made, {}, None)
-        glb.put("scenes", {"name": "avatar", "nodes": [glb.put("nodes", {"name": "avatar", "mesh": mesh})]})
+        _finish(glb, "avatar", _splat_primitive(glb, posed_splats(avatar, params, options.scale)))
     else:
-        _add_rigged(glb, avatar, options)
-    glb.json["scene"] = 0
+        _finish_rigged(
+            glb, "avatar", avatar, options, _splat_primitive(glb, posed_splats(avatar, None)), Places.all(avatar)
+        )
     with atomic_path(path) as temporary:
         temporary.write_bytes(glb.content())
 
 
-def _add_rigged(glb: Glb, avatar: Avatar, options: ExportOptions) -> None:
+def write_mesh_glb(avatar: Avatar, path: Path, options: ExportOptions) -> None:
+    """The mesh (see ``export.mesh``) with vertex colours, unlit: rigged as in ``write_glb``, or baked in one pose."""
+    refuse_flame(avatar, path, options)
+    avatar = avatar.to("cpu")
+    glb = Glb(provenance(avatar))
+    params = _baked(avatar, path, options)
+    if params is not None:
+        _finish(glb, "head", _triangles(glb, posed_mesh(avatar, params, options.scale)))
+    else:
+        made = posed_mesh(avatar, None)
+        places = Places.base() if made.points is None else Places(torch.from_numpy(made.points))
+        _finish_rigged(glb, "head", avatar, options, _triangles(glb, made), places)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(glb.content())
+
+
+def _baked(avatar: Avatar, path: Path, options: ExportOptions) -> HeadParams | None:
+    chosen = options.pose is not None or options.frame is not None
+    return options.moment(avatar, path) if chosen else None
+
+
+def _finish(glb: Glb, name: str, primitive: dict[str, Any]) -> None:
+    """One node with one mesh in one scene."""
+    mesh = glb.put("meshes", {"name": name, "primitives": [primitive]})
+    glb.put("scenes", {"name": name, "nodes": [glb.put("nodes", {"name": name, "mesh": mesh})]})
+    glb.json["scene"] = 0
+
+
+def _finish_rigged(
+    glb: Glb, name: str, avatar: Avatar, options: ExportOptions, primitive: dict[str, Any], places: Places
+) -> None:
+    """The same with joints, skin, morph targets and, if there is a motion, an animation."""
     rig = avatar.rig
     motion = None
     if options.motion is not None:
         motion = head_space(options.motion.for_head(rig.head), avatar)
     targets = morph_targets(rig, motion)
     skin, joints = add_joints(glb, rig.joints)
-
-    made = posed_splats(avatar, None)
-    influences = add_influences(glb, rig.surface.interpolate(rig.head.lbs_weights))
-    splat_mesh = _splat_mesh(glb, made, influences, targets, add_targets(glb, targets, rig))
-    splats = glb.put("nodes", {"name": "avatar", "mesh": splat_mesh, "skin": skin})
-    base = glb.put("nodes", {"name": "base mesh", "mesh": _base_mesh(glb, avatar, targets), "skin": skin})
-
+    primitive["attributes"] |= add_influences(glb, places.pick(rig, rig.head.lbs_weights))
+    primitive["targets"] = add_targets(glb, targets, rig, places)
+    extras = {"targetNames": list(targets.names)}
+    mesh = {"name": name, "primitives": [primitive], "weights": [0.0] * len(targets), "extras": extras}
+    node = glb.put("nodes", {"name": name, "mesh": glb.put("meshes", mesh), "skin": skin})
     top = joints[0]
     if options.scale != 1.0:
-        # joints carry the skinned meshes with them: one node above scales everything, motion included
+        # joints carry the skinned mesh with them: one node above scales everything, motion included
         top = glb.put("nodes", {"name": "scale", "scale": [options.scale] * 3, "children": [joints[0]]})
-    glb.put("scenes", {"name": "avatar", "nodes": [splats, top]})
-    glb.put("scenes", {"name": "base mesh", "nodes": [base, top]})
+    glb.put("scenes", {"name": name, "nodes": [node, top]})
+    glb.json["scene"] = 0
     if motion is not None and options.motion is not None:
-        name, fps = options.motion.source or "motion", options.motion.fps
-        add_animation(glb, name, fps, joints, joint_tracks(rig, motion), targets.weights, [splats, base])
+        title, fps = options.motion.source or "motion", options.motion.fps
+        add_animation(glb, title, fps, joints, joint_tracks(rig, motion), targets.weights, [node])
 
 
-def _splat_mesh(
-    glb: Glb,
-    made: Gaussians,
-    influences: dict[str, int],
-    targets: Targets | None,
-    accessors: list[dict[str, int]] | None = None,
-) -> int:
-    """A mesh of one primitive of points. Scales are linear, rotations xyzw, COLOR_0 is what other programs show."""
+def _splat_primitive(glb: Glb, made: Gaussians) -> dict[str, Any]:
+    """Points. Scales are linear, rotations xyzw, COLOR_0 is what other programs show."""
     glb.uses(SPLATTING)
     colours = numpy32(made.colors)
     opacities = np.clip(numpy32(made.opacities), 0, 1)
@@ -104,70 +127,23 @@ def _splat_mesh(
         "sortingMethod": "cameraDistance",
         "projection": "perspective",
     }
-    primitive: dict[str, Any] = {"attributes": attributes | influences, "mode": POINTS, "extensions": {SPLATTING: kind}}
-    return _mesh(glb, "avatar", primitive, targets, accessors)
+    return {"attributes": attributes, "mode": POINTS, "extensions": {SPLATTING: kind}}
 
 
-def _base_mesh(glb: Glb, avatar: Avatar, targets: Targets) -> int:
-    rig = avatar.rig
-    faces = rig.head.faces.numpy()
-    colours = np.concatenate([srgb_to_linear(vertex_colours(avatar)), np.ones((len(rig.neutral), 1))], 1)
-    attributes = {
-        "POSITION": glb.add(numpy32(rig.neutral), VERTICES, bounds=True),
-        "NORMAL": glb.add(vertex_normals(rig.neutral.numpy(), faces), VERTICES),
-        "COLOR_0": glb.add(np.round(colours * 65535).astype("<u2"), VERTICES, normalized=True),
-    }
-    attributes |= add_influences(glb, rig.head.lbs_weights)
-    primitive = {
-        "attributes": attributes,
-        "indices": glb.add(faces.astype("<u4").reshape(-1), INDICES),
-        "mode": TRIANGLES,
-        "material": unlit_material(glb),
-    }
-    return _mesh(glb, "base mesh", primitive, targets, add_targets(glb, targets, None))
-
-
-def _mesh(
-    glb: Glb,
-    name: str,
-    primitive: dict[str, Any],
-    targets: Targets | None,
-    accessors: list[dict[str, int]] | None,
-) -> int:
-    item: dict[str, Any] = {"name": name, "primitives": [primitive]}
-    if targets is not None and len(targets):
-        primitive["targets"] = accessors
-        item |= {"weights": [0.0] * len(targets), "extras": {"targetNames": list(targets.names)}}
-    return glb.put("meshes", item)
-
-
-def unlit_material(glb: Glb) -> int:
-    """White, without lighting, seen from both sides: the mesh shows its vertex colours."""
-    glb.uses(UNLIT)
-    surface = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
-    item = {"name": "skin", "pbrMetallicRoughness": surface, "doubleSided": True, "extensions": {UNLIT: {}}}
-    return glb.put("materials", item)
-
-
-def write_mesh_glb(avatar: Avatar, path: Path, options: ExportOptions) -> None:
-    """The posed mesh (see ``export.mesh``) with vertex colours, unlit."""
-    refuse_flame(avatar, path, options)
-    made = posed_mesh(avatar, options.moment(avatar, path), options.scale)
-    glb = Glb(provenance(avatar))
+def _triangles(glb: Glb, made: ColouredMesh) -> dict[str, Any]:
+    """A mesh that shows its vertex colours without lighting, from both sides."""
     colours = np.concatenate([srgb_to_linear(made.colours), np.ones((len(made.colours), 1))], 1)
     attributes = {
         "POSITION": glb.add(made.vertices, VERTICES, bounds=True),
         "NORMAL": glb.add(vertex_normals(made.vertices, made.faces), VERTICES),
         "COLOR_0": glb.add(np.round(colours * 65535).astype("<u2"), VERTICES, normalized=True),
     }
-    primitive = {
+    glb.uses(UNLIT)
+    surface = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    skin = {"name": "skin", "pbrMetallicRoughness": surface, "doubleSided": True, "extensions": {UNLIT: {}}}
+    return {
         "attributes": attributes,
         "indices": glb.add(made.faces.astype("<u4").reshape(-1), INDICES),
         "mode": TRIANGLES,
-        "material": unlit_material(glb),
+        "material": glb.put("materials", skin),
     }
-    node = glb.put("nodes", {"name": "head", "mesh": glb.put("meshes", {"name": "head", "primitives": [primitive]})})
-    glb.put("scenes", {"name": "head", "nodes": [node]})
-    glb.json["scene"] = 0
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(glb.content())

@@ -24,7 +24,15 @@ from ffavatar.drive.motion import Motion, demo_motion
 from ffavatar.export.gltf import INDICES, TRIANGLES, VERTICES, Glb
 from ffavatar.export.mesh import dense_faces
 from ffavatar.export.options import ExportOptions, numpy32, posed_splats, provenance, refuse_flame
-from ffavatar.export.rig import add_animation, add_influences, add_joints, add_targets, joint_tracks, morph_targets
+from ffavatar.export.rig import (
+    Places,
+    add_animation,
+    add_influences,
+    add_joints,
+    add_targets,
+    joint_tracks,
+    morph_targets,
+)
 from ffavatar.export.splats import ply_bytes
 from ffavatar.files import atomic_path
 from ffavatar.types import HeadParams
@@ -81,7 +89,7 @@ def _skin(avatar: Avatar, notice: dict[str, str]) -> bytes:
     if faces is None:
         # The renderer reads vertices and never draws the triangles; they only have to be there.
         faces = np.arange(len(points) // 3 * 3).reshape(-1, 3)
-    accessors = add_targets(glb, targets, rig)
+    accessors = add_targets(glb, targets, rig, Places.all(avatar))
     names = list(targets.names)
     for name, other in MORE_NAMES.items():
         if name in names and other not in names:

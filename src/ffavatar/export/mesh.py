@@ -30,6 +30,7 @@ class ColouredMesh:
     vertices: np.ndarray  # (M, 3) float32
     faces: np.ndarray  # (F, 3) int64
     colours: np.ndarray  # (M, 3) float32 sRGB in [0, 1]
+    points: np.ndarray | None = None  # (M,) the Gaussian at each vertex; None: the vertices are the base vertices
 
 
 def dense_faces(rig: Rig) -> np.ndarray | None:
@@ -55,7 +56,8 @@ def posed_mesh(avatar: Avatar, params: HeadParams | None, scale: float = 1.0) ->
     solid = made.opacities.numpy() >= LEAST_OPACITY
     faces = faces[solid[faces].all(1)]
     used, numbers = np.unique(faces, return_inverse=True)
-    return ColouredMesh(numpy32(made.means)[used], numbers.reshape(-1, 3), _unit(numpy32(made.colors))[used])
+    colours = _unit(numpy32(made.colors))[used]
+    return ColouredMesh(numpy32(made.means)[used], numbers.reshape(-1, 3), colours, used)
 
 
 def _base_mesh(avatar: Avatar, params: HeadParams | None, scale: float) -> ColouredMesh:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ffavatar.animate import Rig
+from ffavatar.avatar import Avatar
 from ffavatar.export.gltf import VERTICES, Glb
 from ffavatar.geometry import axis_angle_to_matrix, axis_angle_to_quat
 from ffavatar.head.model import JOINTS, PARENTS
@@ -82,11 +83,30 @@ def _baked(rig: Rig, rotations: Tensor) -> Tensor:
         return rig.head.pose(rig.neutral[None], rig.joints[None], params).vertices[0] - rig.neutral
 
 
-def add_targets(glb: Glb, targets: Targets, rig: Rig | None) -> list[dict[str, int]]:
-    """The ``targets`` of a primitive: at the base vertices, or with ``rig`` at its Gaussians' surface points."""
+@dataclass(frozen=True)
+class Places:
+    """Where a primitive's vertices lie: at the surface points of Gaussians ``rows``, or at the base vertices."""
+
+    rows: Tensor | None  # (M,) int64; None: the base vertices
+
+    @staticmethod
+    def all(avatar: Avatar) -> Places:
+        return Places(torch.arange(len(avatar)))
+
+    @staticmethod
+    def base() -> Places:
+        return Places(None)
+
+    def pick(self, rig: Rig, values: Tensor) -> Tensor:
+        """Values at base vertices (V, C), blended for these places: (M, C)."""
+        return values if self.rows is None else rig.surface.interpolate(values)[self.rows]
+
+
+def add_targets(glb: Glb, targets: Targets, rig: Rig, places: Places) -> list[dict[str, int]]:
+    """The ``targets`` of a primitive, one sparse accessor each."""
     made = []
     for offsets in targets.offsets:
-        moved = (offsets if rig is None else rig.surface.interpolate(offsets)).numpy()
+        moved = places.pick(rig, offsets).numpy()
         rows = np.flatnonzero(np.abs(moved).max(1) > LEAST_M)
         made.append({"POSITION": glb.add_sparse(len(moved), rows, moved[rows])})
     return made
