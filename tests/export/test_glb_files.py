@@ -141,13 +141,16 @@ def test_a_pose_is_baked_without_rig(avatar, draw, likeness, tmp_path) -> None:
     assert likeness(draw(back.gaussians(0)), avatar.render(pose, 192).images[0]) > 80
 
 
-def test_scale_carries_the_motion_with_it(avatar, motion, tmp_path, moving) -> None:
-    export(avatar, tmp_path / "a.glb", ExportOptions(motion=motion, scale=10.0))
-    large = Gltf((tmp_path / "a.glb").read_bytes())
-    a = large.skinned(large.node("avatar"), large.sample(0, 9))
-    b = moving.skinned(moving.node("avatar"), moving.sample(0, 9))
-    np.testing.assert_allclose(a, 10 * b, atol=1e-5)
-    assert large.json["scenes"][0]["nodes"][1] == large.node("scale")
+@pytest.mark.parametrize("scale", [10.0, 0.001])
+def test_scale_carries_the_motion_with_it(avatar, motion, tmp_path, moving, scale) -> None:
+    """In the points themselves too, which is all that a program without skins shows."""
+    export(avatar, tmp_path / "a.glb", ExportOptions(motion=motion, scale=scale))
+    other = Gltf((tmp_path / "a.glb").read_bytes())
+    node = moving.node("avatar")
+    for name in ("POSITION", "KHR_gaussian_splatting:SCALE"):
+        np.testing.assert_allclose(other.attribute(node, name), scale * moving.attribute(node, name), atol=1e-6 * scale)
+    a, b = other.skinned(node, other.sample(0, 9)), moving.skinned(node, moving.sample(0, 9))
+    np.testing.assert_allclose(a, scale * b, atol=2e-6 * scale)
 
 
 def test_files_say_that_they_are_synthetic(avatar, moving) -> None:

@@ -45,9 +45,8 @@ def write_glb(avatar: Avatar, path: Path, options: ExportOptions) -> None:
     if params is not None:
         _finish(glb, "avatar", _splat_primitive(glb, posed_splats(avatar, params, options.scale)))
     else:
-        _finish_rigged(
-            glb, "avatar", avatar, options, _splat_primitive(glb, posed_splats(avatar, None)), Places.all(avatar)
-        )
+        points = _splat_primitive(glb, posed_splats(avatar, None, options.scale))
+        _finish_rigged(glb, "avatar", avatar, options, points, Places.all(avatar))
     with atomic_path(path) as temporary:
         temporary.write_bytes(glb.content())
 
@@ -61,7 +60,7 @@ def write_mesh_glb(avatar: Avatar, path: Path, options: ExportOptions) -> None:
     if params is not None:
         _finish(glb, "head", _triangles(glb, posed_mesh(avatar, params, options.scale)))
     else:
-        made = posed_mesh(avatar, None)
+        made = posed_mesh(avatar, None, options.scale)
         places = Places.base() if made.points is None else Places(torch.from_numpy(made.points))
         _finish_rigged(glb, "head", avatar, options, _triangles(glb, made), places)
     with atomic_path(path) as temporary:
@@ -83,27 +82,27 @@ def _finish(glb: Glb, name: str, primitive: dict[str, Any]) -> None:
 def _finish_rigged(
     glb: Glb, name: str, avatar: Avatar, options: ExportOptions, primitive: dict[str, Any], places: Places
 ) -> None:
-    """The same with joints, skin, morph targets and, if there is a motion, an animation."""
-    rig = avatar.rig
+    """The same with joints, skin, morph targets and, if there is a motion, an animation.
+
+    ``options.scale`` is already in the ``primitive`` and goes into the joints, targets and tracks here: a node that
+    scales the joints alone would be lost on programs that show the points and ignore the skin.
+    """
+    rig, scale = avatar.rig, options.scale
     motion = None
     if options.motion is not None:
         motion = head_space(options.motion.for_head(rig.head), avatar)
     targets = morph_targets(rig, motion)
-    skin, joints = add_joints(glb, rig.joints)
+    skin, joints = add_joints(glb, rig.joints * scale)
     primitive["attributes"] |= add_influences(glb, places.pick(rig, rig.head.lbs_weights))
-    primitive["targets"] = add_targets(glb, targets, rig, places)
+    primitive["targets"] = add_targets(glb, targets, rig, places, scale)
     extras = {"targetNames": list(targets.names)}
     mesh = {"name": name, "primitives": [primitive], "weights": [0.0] * len(targets), "extras": extras}
     node = glb.put("nodes", {"name": name, "mesh": glb.put("meshes", mesh), "skin": skin})
-    top = joints[0]
-    if options.scale != 1.0:
-        # joints carry the skinned mesh with them: one node above scales everything, motion included
-        top = glb.put("nodes", {"name": "scale", "scale": [options.scale] * 3, "children": [joints[0]]})
-    glb.put("scenes", {"name": name, "nodes": [node, top]})
+    glb.put("scenes", {"name": name, "nodes": [node, joints[0]]})
     glb.json["scene"] = 0
     if motion is not None and options.motion is not None:
         title, fps = options.motion.source or "motion", options.motion.fps
-        add_animation(glb, title, fps, joints, joint_tracks(rig, motion), targets.weights, [node])
+        add_animation(glb, title, fps, joints, joint_tracks(rig, motion), targets.weights, [node], scale)
 
 
 def _splat_primitive(glb: Glb, made: Gaussians) -> dict[str, Any]:

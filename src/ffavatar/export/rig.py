@@ -102,13 +102,13 @@ class Places:
         return values if self.rows is None else rig.surface.interpolate(values)[self.rows]
 
 
-def add_targets(glb: Glb, targets: Targets, rig: Rig, places: Places) -> list[dict[str, int]]:
-    """The ``targets`` of a primitive, one sparse accessor each."""
+def add_targets(glb: Glb, targets: Targets, rig: Rig, places: Places, scale: float = 1.0) -> list[dict[str, int]]:
+    """The ``targets`` of a primitive, one sparse accessor each; ``scale`` is in units of the file per metre."""
     made = []
     for offsets in targets.offsets:
         moved = places.pick(rig, offsets).numpy()
         rows = np.flatnonzero(np.abs(moved).max(1) > LEAST_M)
-        made.append({"POSITION": glb.add_sparse(len(moved), rows, moved[rows])})
+        made.append({"POSITION": glb.add_sparse(len(moved), rows, moved[rows] * scale)})
     return made
 
 
@@ -170,8 +170,12 @@ def add_animation(
     tracks: tuple[np.ndarray, np.ndarray],
     weights: Tensor,
     morphed: list[int],
+    scale: float = 1.0,
 ) -> None:
-    """A clip: joints turn (and move, where they do), ``morphed`` nodes get the morph weights (T, K)."""
+    """A clip: joints turn (and move, where they do), ``morphed`` nodes get the morph weights (T, K).
+
+    ``tracks`` are in metres, as :func:`joint_tracks` gives them; ``scale`` is in units of the file per metre.
+    """
     rotations, translations = tracks
     times = glb.add((np.arange(len(rotations)) / fps).astype("<f4"), bounds=True)
     samplers: list[dict[str, int | str]] = []
@@ -183,9 +187,9 @@ def add_animation(
 
     for joint, node in enumerate(nodes):
         channel(node, "rotation", rotations[:, joint])
-        rest = np.array(glb.json["nodes"][node]["translation"])
+        rest = np.array(glb.json["nodes"][node]["translation"]) / scale
         if np.abs(translations[:, joint] - rest).max() > LEAST_M / 10:
-            channel(node, "translation", translations[:, joint])
+            channel(node, "translation", translations[:, joint] * scale)
     if weights.shape[1]:
         for node in morphed:
             channel(node, "weights", weights.numpy().reshape(-1))
