@@ -42,7 +42,10 @@ class Targets:
 
 
 def morph_targets(rig: Rig, motion: HeadParams | None = None) -> Targets:
-    """ARKit's names that this head knows; with ``motion`` also all else that the motion uses."""
+    """All of the head's expressions but MakeHuman's own (``mh_...``), and ARKit's names that are turns of joints.
+
+    With ``motion`` also what else it uses: other expressions, and pose correctives.
+    """
     head = rig.head
     names = list(head.expression_names)
     frames = 0 if motion is None else len(motion)
