@@ -1,0 +1,65 @@
+"""``ffavatar export``: an avatar in other people's formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ffavatar.commands.parsing import load_avatar, megabytes, parse_background, parse_expressions
+
+
+def export(
+    avatar: Annotated[Path, typer.Argument(help="Avatar file (.safetensors) made by `ffavatar reconstruct`.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write; its ending chooses the format: .ply, .spz, .splat, .glb, .mesh.glb, .obj, .zip (LAM), "
+            ".usda, a picture (.png, .jpg, .webp), a film (.mp4, .mov, .webm, .gif, .webp), or a folder of PNGs.",
+        ),
+    ],
+    motion: Annotated[
+        Path | None, typer.Option(help="Motion file (.json, .npz): for films, animated .glb, and with --frame.")
+    ] = None,
+    frame: Annotated[
+        int | None, typer.Option(help="The moment of the motion, counted from 0; negative from its end.")
+    ] = None,
+    yaw: Annotated[float, typer.Option(min=-180, max=180, help="Turn in degrees; positive to the person's left.")] = 0,
+    pitch: Annotated[float, typer.Option(min=-90, max=90, help="Nod in degrees; positive looks down.")] = 0,
+    roll: Annotated[float, typer.Option(min=-90, max=90, help="Tilt in degrees.")] = 0,
+    expression: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, such as mouthSmileLeft=0.6; can be given again.")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Units per metre in 3D files.")] = 1.0,
+    size: Annotated[int, typer.Option(min=64, max=4096, help="Side of pictures and films in pixels.")] = 512,
+    background: Annotated[
+        str, typer.Option(help="Of pictures and films: white, black, grey, green, #rrggbb or transparent.")
+    ] = "white",
+    allow_flame: Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")] = False,
+) -> None:
+    """Write an avatar for other programs: Gaussians, rigged GLB, mesh, film. Without a pose or motion it is at rest."""
+    from ffavatar.drive.film import FilmStyle
+    from ffavatar.drive.motion import Motion
+    from ffavatar.drive.pose import posed
+    from ffavatar.export.formats import check_export
+    from ffavatar.export.formats import export as write
+    from ffavatar.export.options import ExportOptions
+
+    colour, alpha = parse_background(background)
+    style = FilmStyle(size, colour, alpha)
+    values = parse_expressions(expression or [])
+    check_export(output, ExportOptions(style=style))
+    person = load_avatar(avatar)
+    pose = posed(person, (yaw, pitch, roll), values) if (yaw or pitch or roll or values) else None
+    track = Motion.load(motion) if motion is not None else None
+    write(person, output, ExportOptions(pose, track, frame, scale, allow_flame, style))
+    typer.echo(f"{output}: {len(person):,} Gaussians, {megabytes(output)}")
+    unmatched = track.unmatched(person.rig.head) if track is not None else []
+    if unmatched:
+        shown = ", ".join(unmatched[:3])
+        typer.echo(
+            f"ffavatar: {len(unmatched)} expressions of the motion are unknown to this head, such as {shown}.", err=True
+        )

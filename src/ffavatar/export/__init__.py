@@ -1,0 +1,1 @@
+"""Avatars in other people's formats."""
