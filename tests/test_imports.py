@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("export",),
     ("server",),
     ("demo",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )
