@@ -131,7 +131,8 @@ def prepare_nersemble(
     """
     names = _chosen(list_people(root), people, root)
     settings = {
-        "sequences": None if sequences is None else list(sequences), "frames": frames, "cameras": list(cameras), "size": size
+        "sequences": None if sequences is None else list(sequences), "frames": frames, "cameras": list(cameras),
+        "size": size,
     }  # fmt: skip
     provenance = Provenance("nersemble", "NeRSemble v2", NERSEMBLE_TERMS, settings)
     jobs = [(root / name, name, sequences, frames, cameras, size) for name in names]
