@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from ffavatar.data.captures import shots
 from ffavatar.data.captures.ava256 import AvaCapture, list_captures
-from ffavatar.data.captures.geometry import project, rigid_align, triangulate
+from ffavatar.data.captures.geometry import project, resized_intrinsics, rigid_align, triangulate
 from ffavatar.data.captures.nersemble import NersemblePerson, corrected, list_people
 from ffavatar.data.captures.prepare import make_split, prepare_ava, prepare_nersemble, read_split, write_split
 from ffavatar.data.shards import PersonSample, ShardReader
@@ -190,6 +190,10 @@ def test_triangulation_and_alignment_undo_known_cameras_and_motions() -> None:
     cameras[2, 0, 3] = -0.5
     pixels = np.stack([project(points, K, c)[0] for c in cameras])
     np.testing.assert_allclose(triangulate(pixels, np.stack([K] * 3), cameras), points, atol=1e-8)
+    half = resized_intrinsics(K, (640, 480), (320, 240))
+    np.testing.assert_allclose(project(points, half, cameras[0])[0], pixels[0] / 2)
+    with pytest.raises(InputError, match="not the shape"):
+        resized_intrinsics(K, (640, 480), (480, 640))
     with pytest.raises(ValueError, match="no depth"):
         triangulate(pixels[:1], K[None], cameras[:1])
     turn = Rotation.from_euler("xyz", [1, 2, 3]).as_matrix()

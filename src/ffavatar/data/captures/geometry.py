@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ffavatar.errors import InputError
 from ffavatar.photo.crop import CropBox
 
 
@@ -48,7 +49,15 @@ def rigid_align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def resized_intrinsics(K: np.ndarray, calibrated: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """K (3, 3) calibrated for a picture of (width, height), for the same picture at another size."""
+    """K (3, 3) calibrated for a picture of (width, height), for the same picture at another size.
+
+    Raises ``InputError`` for a size of another shape: such a picture was cut or turned, and K does not hold for it.
+    """
+    if abs(size[0] * calibrated[1] / (size[1] * calibrated[0]) - 1) > 0.01:
+        raise InputError(
+            f"A picture of {size[0]} x {size[1]} px has not the shape of the {calibrated[0]} x {calibrated[1]} px that it "
+            "was calibrated for; give the pictures as they were downloaded."
+        )
     return np.diag([size[0] / calibrated[0], size[1] / calibrated[1], 1.0]) @ K
 
 

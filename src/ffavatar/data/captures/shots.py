@@ -23,7 +23,7 @@ from ffavatar.photo.crop import cut_square, head_crop_box, valid_mask
 
 MESH_POINTS = 468  # irises follow the gaze
 LARGEST_ERROR = 0.03  # of the face's width: a view whose landmarks lie farther from the others' is left out
-LARGEST_MISFIT_M = 0.012  # mean distance of triangulated landmarks and the embedded head's
+LARGEST_MISFIT_M = 0.015  # mean distance of triangulated landmarks and the embedded head's: faces differ by half
 
 Find = Callable[[np.ndarray, str], np.ndarray | None]
 """(picture (H, W, 3) uint8, its name) -> landmarks (478, 2) in its pixels, or None."""
