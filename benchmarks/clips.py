@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, help="folder for head crops (default: OUT/crops)")
     parser.add_argument("--size", type=int, default=512, help="side of the compared pictures in pixels")
     parser.add_argument("--views", type=int, nargs="+", default=[4, 1], help="numbers of source views")
-    parser.add_argument("--methods", nargs="+", choices=OWN_METHODS, default=list(OWN_METHODS))
+    parser.add_argument("--methods", nargs="+", choices=OWN_METHODS[:4], default=list(OWN_METHODS[:4]))
     parser.add_argument("--clips", nargs="+", default=[], help="ids of clips (default: all)")
     parser.add_argument("--preset", default="lite")
     parser.add_argument("--weights", type=Path, help="safetensors file (default: the preset's shipped weights)")

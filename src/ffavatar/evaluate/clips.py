@@ -24,7 +24,7 @@ from ffavatar.drive.video import FrameReader
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 from ffavatar.photo import PhotoResult
-from ffavatar.types import Views
+from ffavatar.types import Camera, Views
 from ffavatar.weights import sha256_of
 
 
@@ -74,6 +74,7 @@ class ClipViews:
     frame_size: tuple[int, int]  # width, height in pixels
     refused: tuple[str, ...]
     key: str  # sha256 of everything the crops depend on
+    cameras: tuple[Camera, Camera] | None = None  # of sources and targets, world is head space; None: not known
 
 
 class FrontEndLike(Protocol):

@@ -14,6 +14,7 @@ from ffavatar.errors import InputError
 from ffavatar.evaluate.clips import Clip, read_index
 from ffavatar.evaluate.machine import environment
 from ffavatar.evaluate.methods import Method, avatar_methods, baseline_methods, export_crops, images_method
+from ffavatar.evaluate.novel import novel_clips, novel_views
 from ffavatar.evaluate.page import write_page
 from ffavatar.evaluate.protocol import ClipResult, Run, case_views, evaluate, evaluate_parallel, result_place
 from ffavatar.evaluate.report import write_report
@@ -24,7 +25,7 @@ from ffavatar.model import create_model, load_model
 from ffavatar.photo import FrontEnd
 from ffavatar.weights import sha256_of
 
-OWN_METHODS = ("copy", "warp", "driven", "tracked")
+OWN_METHODS = ("copy", "warp", "driven", "tracked", "placed")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def chosen_clips(plan: Plan) -> list[Clip]:
 
     Raises ``InputError`` for an id that the index does not have.
     """
-    clips = read_index(plan.data)
+    clips = novel_clips(plan.data) if plan.rules().kind == "novel" else read_index(plan.data)
     if not plan.clips:
         return clips
     if unknown := set(plan.clips) - {clip.id for clip in clips}:
@@ -85,7 +86,7 @@ def chosen_clips(plan: Plan) -> list[Clip]:
 def chosen_methods(plan: Plan, rules: Rules) -> list[Method]:
     """The protocol's methods, then those given by their pictures."""
     methods = baseline_methods()
-    if {"driven", "tracked"} & set(rules.methods):
+    if {"driven", "tracked", "placed"} & set(rules.methods):
         if plan.untrained:
             model = create_model(plan.preset).eval()
         else:
@@ -144,7 +145,8 @@ def _evaluated(plan: Plan, rows: Sequence[Case], console: Console | None) -> lis
     def scorer() -> Scorer:
         return load_scorer(plan.figures, ruler=rules.kind == "cross")
 
-    return evaluate(rows, chosen_methods(plan, rules), FrontEnd(), scorer, plan.run(), console)
+    views_of = novel_views if rules.kind == "novel" else None
+    return evaluate(rows, chosen_methods(plan, rules), FrontEnd(), scorer, plan.run(), console, views_of)
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ffavatar.avatar import Avatar
+from ffavatar.data.captures.geometry import rigid_align, triangulate
 from ffavatar.errors import InputError
 from ffavatar.evaluate import baselines
 from ffavatar.evaluate.clips import ClipViews, Side
+from ffavatar.evaluate.metrics import MESH_POINTS
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.model import FFAvatar
 from ffavatar.photo import read_photo
 from ffavatar.photo.crop import CropBox, cut_square
 from ffavatar.pipeline import animate, drive, reconstruct, track
-from ffavatar.types import HeadParams, Views
+from ffavatar.types import Camera, HeadParams, Views
 from ffavatar.weights import sha256_of
 
 TRACK_STEPS = 100
@@ -35,6 +38,7 @@ class Task:
     source: Views
     target: Side
     frame_size: tuple[int, int]  # of the target's film, width and height in pixels
+    cameras: tuple[Camera, Camera] | None = None  # of sources and targets, world is head space
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,47 @@ def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, ste
         avatar, seconds = avatar_of(task.source)
         return _shown(model, avatar, seconds, track(model, avatar, task.target.views, steps=steps), task)
 
+    def placed(task: Task) -> Prediction:
+        avatar, seconds = avatar_of(task.source)
+        if task.cameras is None:
+            raise InputError(f"{task.case}: the method placed needs known cameras; use the protocol novel.")
+        params = drive(model, avatar, task.source[:1])  # the first source looks most from the front
+        camera = head_space_camera(model, avatar, params, task)
+        start = time.perf_counter()
+        drawn = animate(avatar, params[[0] * len(camera.K)], camera=camera)
+        fps = len(drawn.images) / (time.perf_counter() - start)
+        images, mattes = drawn.images.clamp(0, 1), drawn.alphas.clamp(0, 1)
+        return Prediction(images, None, mattes, {"avatar_s": seconds, "fps": fps})
+
     tag = f"{revision} level {level}"
-    return [Method("driven", driven, tag), Method("tracked", tracked, f"{tag} steps {steps}", films=False)]
+    return [
+        Method("driven", driven, tag),
+        Method("tracked", tracked, f"{tag} steps {steps}", films=False),
+        Method("placed", placed, tag, films=False),
+    ]
+
+
+def head_space_camera(model: FFAvatar, avatar: Avatar, params: HeadParams, task: Task) -> Camera:
+    """The target cameras for an avatar posed by ``params`` (one row), whose own world is that of a crop's fixed camera.
+
+    The sources' landmarks are triangulated in head space and the posed avatar's laid on them by a similarity: a crop
+    does not tell the size of a head, the calibrated cameras do. Nothing of the targets but their cameras is read.
+    """
+    assert task.cameras is not None
+    source, target = task.cameras
+    size = source.width
+    pixels = task.source.landmarks[:, :MESH_POINTS, :2].double().cpu().numpy() * size
+    if len(pixels) < 2:
+        raise InputError(f"{task.case}: placing an avatar in head space needs two source views; ask for more views.")
+    count = len(pixels)
+    points = triangulate(pixels, source.K[:count].double().numpy(), source.world_to_cam[:count].double().numpy())
+    own = posed_landmarks(model, avatar, params)[0, :MESH_POINTS].double().cpu().numpy()
+    scale = float(np.linalg.norm(points - points.mean(0)) / np.linalg.norm(own - own.mean(0)))
+    # A camera of a world that is scaled about the camera sees the same: divide by the scale, and no length changes.
+    place = torch.from_numpy(rigid_align(own * scale, points))
+    moved = target.world_to_cam.double() @ place
+    moved[..., :3, 3] /= scale
+    return Camera(moved.float(), target.K, target.width, target.height)
 
 
 @torch.no_grad()
@@ -116,11 +159,15 @@ def _shown(model: FFAvatar, avatar: Avatar, seconds: float, params: HeadParams, 
 
 def projected_landmarks(model: FFAvatar, avatar: Avatar, params: HeadParams) -> Tensor:
     """(B, 478, 2) where the posed head's landmarks appear in the normalised camera, in crop units."""
-    frames = len(params)
-    rig = avatar.rig
+    points = posed_landmarks(model, avatar, params)
+    return project(points, normalised_camera(1, len(params), points.device))[0]
+
+
+def posed_landmarks(model: FFAvatar, avatar: Avatar, params: HeadParams) -> Tensor:
+    """(B, 478, 3) landmarks of the posed head in the world of the normalised camera, metres."""
+    frames, rig = len(params), avatar.rig
     posed = rig.head.pose(rig.neutral.expand(frames, -1, -1), rig.joints.expand(frames, -1, -1), params)
-    points = model.head.landmarks(posed.vertices)
-    return project(points, normalised_camera(1, frames, points.device))[0]
+    return model.head.landmarks(posed.vertices)
 
 
 def images_method(name: str, folder: Path) -> Method:

@@ -155,7 +155,7 @@ def _case(results: Sequence[ClipResult], run: Run, case: str, views: int, figure
         known = [f"{FIGURES[name].heading} {cell(name, value)}" for name in figures
                  if (value := result.mean(name)) is not None]  # fmt: skip
         shown.append(_figure(f"<b>{html.escape(result.method)}</b>: {html.escape(', '.join(known))}", picture))
-        if run.rules.kind == "self":
+        if run.rules.kind != "cross":
             shown.append(_figure(f"difference of {html.escape(result.method)}", difference(picture, targets)))
     return "\n".join([*shown, "</section>"])
 

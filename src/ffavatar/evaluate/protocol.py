@@ -87,11 +87,13 @@ def evaluate(
     scorer: Scorer | Callable[[], Scorer],
     run: Run,
     console: Console | None = None,
+    views_of: Callable[[Case, FrontEndLike, Run], ClipViews] | None = None,
 ) -> list[ClipResult]:
     """All methods on all cases, with the first ``n`` source views for each n of the rules' ``views``.
 
     Results that are there already, made by the same code from the same data, are taken as they are. ``scorer`` may be
-    a function that makes one, called only if something is left to score.
+    a function that makes one, called only if something is left to score. ``views_of`` gives a case's pictures
+    (:func:`case_views`).
     """
     code = code_revision(Path(ffavatar.__file__).parent)
     rules = run.rules
@@ -104,7 +106,7 @@ def evaluate(
         bar = progress.add_task("clips", total=len(rows) * len(methods) * len(rules.views))
         for row in rows:
             progress.update(bar, description=f"{row.id}: crops")
-            views = case_views(row, front_end, run)
+            views = (views_of or case_views)(row, front_end, run)
             for count in sorted({min(n, len(row.source.source_frames)) for n in rules.views}, reverse=True):
                 given = replace(views, source=views.source.first(count))
                 save_strips(run, row.id, count, given)
@@ -154,7 +156,7 @@ def case_views(row: Case, front_end: FrontEndLike, run: Run) -> ClipViews:
 def _evaluate_one(
     row: Case, count: int, views: ClipViews, method: Method, scorer: Scorer, run: Run, key: str
 ) -> ClipResult:
-    task = Task(row.id, count, views.source.views, views.target, views.frame_size)
+    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras)
     with peak_memory() as peak:
         start = time.perf_counter()
         prediction = method.run(task)

@@ -20,7 +20,7 @@ class Rules:
 
     name: str
     version: int
-    kind: Literal["self", "cross"]
+    kind: Literal["self", "cross", "novel"]
     what: str  # one sentence for the report
     size: int  # side of the compared pictures in pixels
     views: tuple[int, ...]  # numbers of source views, the first so many
@@ -67,14 +67,18 @@ def read_rules(name: str | Path) -> Rules:
 
 def check_rules(rules: Rules) -> Rules:
     """The rules, if they can be followed. Raises ``InputError`` otherwise."""
-    if rules.kind not in ("self", "cross"):
-        raise InputError(f"The protocol {rules.name} is of the unknown kind {rules.kind!r}; self and cross are known.")
+    if rules.kind not in ("self", "cross", "novel"):
+        raise InputError(f"The protocol {rules.name} is of the unknown kind {rules.kind!r}; self, cross and novel are.")
     if rules.size < 64 or rules.size > 2048:
         raise InputError(f"The size of the compared pictures is {rules.size} px; give 64 to 2048.")
     if not rules.views or not all(isinstance(n, int) and n >= 1 for n in rules.views):
         raise InputError("The numbers of source views must be whole and at least 1, such as 1,2,4.")
     if rules.film_frames and rules.film_frames < 3:
         raise InputError(f"{rules.film_frames} consecutive frames show no shaking; give 0 or at least 3.")
+    if rules.kind == "novel" and (set(rules.methods) - {"copy", "warp", "placed"} or rules.film_frames):
+        raise InputError("Novel views know the methods copy, warp and placed, and no films; choose among them.")
+    if rules.kind == "novel" and min(rules.views) < 2:
+        raise InputError("Novel views need two source views at least: one does not tell where the head is.")
     if rules.kind == "cross" and rules.drivers < 1:
         raise InputError(f"The protocol {rules.name} names no drivers; cross-reenactment needs at least one.")
     return rules
@@ -85,7 +89,7 @@ def cases(clips: Sequence[Clip], rules: Rules) -> list[Case]:
 
     Raises ``InputError`` where cross-reenactment finds no two clips of different subjects.
     """
-    if rules.kind == "self":
+    if rules.kind != "cross":
         return [Case(clip.id, clip, clip) for clip in clips]
     found = [
         Case(f"{clip.id}--{driver.id}", clip, driver)

@@ -55,8 +55,8 @@ def resized_intrinsics(K: np.ndarray, calibrated: tuple[int, int], size: tuple[i
     """
     if abs(size[0] * calibrated[1] / (size[1] * calibrated[0]) - 1) > 0.01:
         raise InputError(
-            f"A picture of {size[0]} x {size[1]} px has not the shape of the {calibrated[0]} x {calibrated[1]} px that it "
-            "was calibrated for; give the pictures as they were downloaded."
+            f"A picture of {size[0]} x {size[1]} px has not the shape of {calibrated[0]} x {calibrated[1]} px, "
+            "for which it was calibrated for; give the pictures as they were downloaded."
         )
     return np.diag([size[0] / calibrated[0], size[1] / calibrated[1], 1.0]) @ K
 

@@ -72,7 +72,7 @@ class Curated:
     tracks: int
     frames: int
     samples: int
-    seconds: float  # of the films' processing in this run, summed over processes
+    seconds: float  # of processor time spent on films in this run, over all processes
     refused: dict[str, int]
 
 
@@ -152,20 +152,20 @@ def _looked_through(jobs: list[Job], workers: int) -> Any:
 
 
 def _look_through(job: Job) -> float:
-    """One film's faces into the work folder, unless they are there. Returns the seconds it took."""
+    """One film's faces into the work folder, unless they are there. Returns the processor seconds it took."""
     key, film, work, size, load_embed = job
     place = work / f"{key}-{size}.npz"
     if _read_work(place) is not None:
         return 0.0
     if load_embed not in _embedders:
         _embedders[load_embed] = load_embed()
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         found = film_faces(film, front_end(), _embedders[load_embed], size)
     except InputError:
         found = FilmFaces((), {"the film cannot be read": 1}, 0, 0, 0)
     _write_work(place, found)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _write_work(place: Path, found: FilmFaces) -> None:
