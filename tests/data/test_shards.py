@@ -39,6 +39,7 @@ def test_a_sample_comes_back_to_the_bit_and_the_same_sample_is_the_same_bytes() 
     assert jpeg.images.shape == (3, 16, 16, 3) and np.array_equal(jpeg.mattes, made_sample(1).mattes)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the package leaves its file open
 def test_webdatasets_rule_reads_the_tar(tmp_path: Path) -> None:
     """By the published rule (members with one name up to the first dot, side by side, are one sample), with tarfile
     alone; with the package itself where it is installed."""

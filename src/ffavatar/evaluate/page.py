@@ -46,7 +46,9 @@ def write_page(results: Sequence[ClipResult], run: Run, place: Path, about: dict
         f"<p>{html.escape(', '.join(f'{k} {v}' for k, v in about.items()))}</p>",
         _table(results, figures),
         _charts(results, figures),
-        "<p>Below: every case, the worst first. Differences: white is none, black is half of the range or more.</p>",
+        "<p>Below: every case, the worst first."
+        + ("" if rules.kind == "cross" else " Differences: white is none, black is half of the range or more.")
+        + "</p>",
     ]
     parts += [_case(results, run, case, views, figures) for case, views in worst_first(results)]
     refused = refusals(results)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ def matte_with_front_end(crop: np.ndarray, valid: np.ndarray, landmarks: np.ndar
     return (matte[0] * 255).round().to(torch.uint8).numpy()
 
 
+@lru_cache(maxsize=1)
 def neutral_landmarks() -> np.ndarray:
     """(478, 3) landmarks of the resting embedded head, metres, head space."""
     head = load_head()
