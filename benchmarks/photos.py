@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 
 from ffavatar.errors import InputError
-from ffavatar.evaluate.protocol import (
-    ClipResult,
-    Scorer,
-    avatar_methods,
-    baseline_methods,
-)
-from ffavatar.evaluate.report import environment, to_markdown, write_report
+from ffavatar.evaluate.clips import Side
+from ffavatar.evaluate.machine import environment
+from ffavatar.evaluate.methods import Task, avatar_methods, baseline_methods
+from ffavatar.evaluate.protocol import ClipResult
+from ffavatar.evaluate.report import to_markdown, write_report
+from ffavatar.evaluate.rules import Rules
+from ffavatar.evaluate.scorer import load_scorer
 from ffavatar.evaluate.sheet import contact_sheet
 from ffavatar.model import FFAvatar, create_model, load_model
 from ffavatar.photo import load_views
@@ -85,7 +85,9 @@ def third_view(options: argparse.Namespace, model: FFAvatar) -> None:
     names = sorted(set.intersection(*({path.name for path in pictures_in(camera)} for camera in cameras)))
     moments = names[:: options.every]
     methods = [*baseline_methods(), *(m for m in avatar_methods(model, "", options.level) if m.name == "driven")]
-    scorer, results, pages = Scorer(), [], []
+    what = "Novel view: avatar from the pictures of two synchronised cameras, the third one's shown."
+    rules = Rules("third-view", 1, "self", what, options.size, (2,), tuple(m.name for m in methods), 0, 0)
+    scorer, results, pages = load_scorer("core", ruler=False), [], []
     for camera in cameras:
         for moment in moments:
             places = [other / moment for other in cameras if other != camera]
@@ -98,21 +100,26 @@ def third_view(options: argparse.Namespace, model: FFAvatar) -> None:
             row = [*source.on_white(), *target.on_white()]
             for method in methods:
                 start = time.perf_counter()
-                prediction = method.run(source, target)
+                side = Side(target, (0,), torch.zeros(1, 3))
+                prediction = method.run(Task(label, 2, source, side, (0, 0)))
                 seconds = time.perf_counter() - start
                 scores = scorer.score(prediction, source, target)
-                size = target.images.shape[1]
-                results.append(ClipResult(label, method.name, 2, size, scores, seconds, tuple(refused), ""))
+                timing = prediction.timing | {"seconds": seconds}
+                results.append(
+                    ClipResult(
+                        label, "one", method.name, 2, options.size, "third-view 1", scores, timing, tuple(refused), ""
+                    )
+                )
                 row.append(prediction.images[0])
             if len(source) == 2:
                 pages.append((label.replace(" ", "\n"), torch.stack(row)))
     if not results:
         raise InputError(f"No moment of {options.views} has a usable picture from each side; look at the photos.")
     about = environment() | {"sources": "two cameras", "target": "the third", "weights": _weights_name(options)}
-    write_report(results, options.out, "third-view", about)
+    write_report(results, options.out, "third-view", rules, about)
     titles = ", ".join(["two sources", "target", *(method.name for method in methods)])
     contact_sheet(options.out / "third-view.png", pages, titles)
-    print(to_markdown(results, about))
+    print(to_markdown(results, rules, about))
 
 
 def _kept(paths: list[Path], size: int) -> tuple[Views | None, list[str]]:

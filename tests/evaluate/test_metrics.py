@@ -9,7 +9,15 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ffavatar.evaluate.metrics import landmark_error, psnr, ssim
+from ffavatar.evaluate.metrics import (
+    acceleration_error,
+    keypoint_distance,
+    landmark_error,
+    matte_iou,
+    psnr,
+    rotation_distance_deg,
+    ssim,
+)
 
 
 def pictures(seed: int, height: int = 70, width: int = 90, noise: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,3 +149,55 @@ def test_landmark_error_is_a_percentage_of_the_width_in_space() -> None:
 def test_landmarks_that_do_not_match_are_refused() -> None:
     with pytest.raises(ValueError, match="do not match"):
         landmark_error(torch.zeros(2, 477, 2), torch.zeros(2, 478, 3))
+        landmark_error(moved[:, :-1], target)
+
+
+def test_keypoint_distance_is_in_pixels_of_a_256_px_crop() -> None:
+    points = torch.rand(2, 478, 3, generator=torch.Generator().manual_seed(2))
+    moved = points + torch.tensor([3 / 256, 4 / 256, 0.5])
+    moved[:, 468:] += 9  # irises do not count, nor does depth
+    torch.testing.assert_close(keypoint_distance(moved, points), torch.full((2,), 5.0))
+    with pytest.raises(ValueError, match="do not match"):
+        keypoint_distance(points, points[:1])
+
+
+def test_acceleration_error_sees_shaking_only() -> None:
+    generator = torch.Generator().manual_seed(3)
+    target = torch.rand(5, 478, 3, generator=generator)
+    target[:, 234], target[:, 454] = torch.tensor([0.3, 0.5, 0.0]), torch.tensor([0.7, 0.5, 0.0])
+    time = torch.arange(5.0)[:, None, None]
+    drifting = target + 0.01 * time + 0.2  # offset and steady drift cost nothing
+    torch.testing.assert_close(acceleration_error(drifting, target), torch.zeros(3), atol=1e-4, rtol=0)
+    shaking = target.clone()
+    shaking[2, :, 0] += 0.004
+    # second differences 1, -2, 1 times 0.004 of a face 0.4 wide
+    torch.testing.assert_close(acceleration_error(shaking, target), torch.tensor([1.0, 2.0, 1.0]), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="at least 3 frames"):
+        acceleration_error(target[:2], target[:2])
+
+
+def test_matte_iou_agrees_with_sets_of_pixels() -> None:
+    random = np.random.default_rng(4)
+    a, b = random.random((2, 3, 20, 30))
+    valid = (random.random((3, 20, 30)) > 0.3).astype(float)
+    a[2], b[2] = 0, 0.2
+    expected = []
+    for k in range(3):
+        one, two = (set(zip(*np.nonzero((m[k] > 0.5) & (valid[k] > 0)))) for m in (a, b))
+        expected.append(len(one & two) / len(one | two) if one | two else 1.0)
+    found = matte_iou(*(torch.tensor(x).float() for x in (a, b, valid)))
+    torch.testing.assert_close(found, torch.tensor(expected).float())
+    assert float(found[2]) == 1
+
+
+def test_rotation_distance_agrees_with_scipy() -> None:
+    from scipy.spatial.transform import Rotation
+
+    first, second = Rotation.random(50, random_state=1), Rotation.random(50, random_state=2)
+    expected = np.degrees((first.inv() * second).magnitude())
+    found = rotation_distance_deg(*(torch.tensor(r.as_matrix()) for r in (first, second)))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+    tiny = Rotation.from_rotvec([[1e-5, 0, 0]]).as_matrix()
+    assert float(rotation_distance_deg(torch.tensor(tiny), torch.eye(3).double()[None])) == pytest.approx(
+        np.degrees(1e-5), rel=1e-5
+    )

@@ -15,11 +15,15 @@ from rich.console import Console
 
 from ffavatar.errors import InputError
 from ffavatar.evaluate.clips import Clip, load_clip, read_frames, read_index
+from ffavatar.evaluate.figures import METRICS
 from ffavatar.evaluate.identity import IdentityNet
 from ffavatar.evaluate.lpips import LPIPS
-from ffavatar.evaluate.protocol import METRICS, Method, Prediction, Run, Scorer, baseline_methods, evaluate
+from ffavatar.evaluate.methods import Method, Prediction, Task, baseline_methods, export_crops, images_method
+from ffavatar.evaluate.protocol import ClipResult, Run
+from ffavatar.evaluate.protocol import evaluate as run_cases
+from ffavatar.evaluate.rules import FOLDER, Rules, cases, check_rules, read_rules, shipped_protocols
+from ffavatar.evaluate.scorer import Scorer
 from ffavatar.photo import PhotoReport, PhotoResult
-from ffavatar.types import Views
 
 SIZE = 64
 FRAMES = 12
@@ -72,7 +76,7 @@ class FakeFrontEnd:
         landmarks[:, 0] += 0.1 * grey * landmarks[:, 2]
         views = made_views([landmarks], size=size)
         images = (torch.tensor(image / 255.0).float()[None] + 0.2 * views.images).clamp(0, 1)
-        return PhotoResult(PhotoReport(name, True, ""), replace(views, images=images))
+        return PhotoResult(PhotoReport(name, True, "", crop_box=(0.0, 0.0, float(size))), replace(views, images=images))
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +91,19 @@ def scorer() -> Scorer:
     return Scorer(LPIPS("alex"), IdentityNet())
 
 
-def perfect(source: Views, target: Views) -> Prediction:
-    return Prediction(target.on_white(), target.landmarks[..., :2] + torch.tensor([0.004, 0.0]))
+def perfect(task: Task) -> Prediction:
+    target = task.target.views
+    return Prediction(
+        target.on_white(), target.landmarks[..., :2] + torch.tensor([0.004, 0.0]), target.mattes * target.valid
+    )
+
+
+RULES = Rules("self", 1, "self", "A test.", SIZE, (3, 1), ("copy", "warp"), 0, 0)
+
+
+def evaluate(clips, methods, views, front_end, scorer, run: Run, console: Console) -> list[ClipResult]:
+    run = replace(run, rules=replace(run.rules, views=tuple(views)))
+    return run_cases(cases(clips, run.rules), methods, front_end, scorer, run, console)
 
 
 def quiet() -> Console:
@@ -131,14 +146,15 @@ def test_crops_are_cached_and_made_anew_when_the_frames_change(data, tmp_path) -
     clip = read_index(data)[0]
     front_end = FakeFrontEnd()
     first = load_clip(clip, front_end, SIZE, tmp_path / "crops")
-    assert (len(first.source), len(first.target)) == (3, 2)
+    assert (first.source.frames, first.target.frames) == ((1, 7, 10), (2, 6))
+    assert first.frame_size == (SIZE, SIZE) and first.run is None
     assert first.refused == ("one frame 8: no face was found.",)
     seen = len(front_end.seen)
     again = load_clip(clip, front_end, SIZE, tmp_path / "crops")
     assert len(front_end.seen) == seen
     assert again.key == first.key and again.refused == first.refused
     for name in ("images", "mattes", "valid", "landmarks", "blendshapes"):
-        assert torch.equal(getattr(again.target, name), getattr(first.target, name)), name
+        assert torch.equal(getattr(again.target.views, name), getattr(first.target.views, name)), name
     other = load_clip(replace(clip, target_frames=(3,)), front_end, SIZE, tmp_path / "crops")
     assert len(front_end.seen) > seen and other.key != first.key
     with pytest.raises(InputError, match="refused every target frame"):
@@ -148,12 +164,12 @@ def test_crops_are_cached_and_made_anew_when_the_frames_change(data, tmp_path) -
 def test_all_methods_go_through_one_loop_and_a_second_run_resumes(data, tmp_path, scorer: Scorer) -> None:
     calls = []
 
-    def counted(source: Views, target: Views) -> Prediction:
-        calls.append(len(source))
-        return perfect(source, target)
+    def counted(task: Task) -> Prediction:
+        calls.append(len(task.source))
+        return perfect(task)
 
     methods = [*baseline_methods(), Method("perfect", counted)]
-    run = Run(tmp_path / "out", tmp_path / "crops", SIZE)
+    run = Run(tmp_path / "out", tmp_path / "crops", RULES)
     clips = read_index(data)
     results = evaluate(clips, methods, [3, 1], FakeFrontEnd(), scorer, run, quiet())
     assert [(r.clip, r.views, r.method) for r in results] == [
@@ -161,15 +177,15 @@ def test_all_methods_go_through_one_loop_and_a_second_run_resumes(data, tmp_path
     ]
     by_name = {(r.clip, r.views, r.method): r for r in results}
     for r in results:
-        assert set(r.scores) == set(METRICS)
-        assert all(len(r.scores[m]) == 2 for m in METRICS if m != "landmarks")
+        assert set(r.scores) <= set(METRICS) and {"psnr", "ssim_person", "matte_iou", "ceiling"} <= set(r.scores)
+        assert all(len(values) == 2 for values in r.scores.values())
     best = by_name["one", 3, "perfect"]
-    assert best.scores["psnr"] == [float("inf")] * 2
+    assert best.scores["psnr"] == [100, 100] and best.scores["matte_iou"] == [1, 1]
     assert best.scores["ssim"] == pytest.approx([1, 1], abs=1e-4)
     assert best.scores["lpips"] == [0, 0]
     assert best.scores["identity"] == pytest.approx([1, 1], abs=1e-4)
     assert best.scores["landmarks"] == pytest.approx([1.0, 1.0], abs=0.05)  # 0.004 of a face 0.4 wide
-    assert by_name["one", 3, "copy"].scores["landmarks"] == []
+    assert "landmarks" not in by_name["one", 3, "copy"].scores
     # frame 1 is nearest to 2, frame 7 to 6; with one source only frame 1 is left, further from 6
     assert by_name["one", 3, "copy"].mean("psnr") > by_name["one", 1, "copy"].mean("psnr") + 3
     assert by_name["one", 3, "copy"].scores["ceiling"] == pytest.approx(by_name["one", 3, "warp"].scores["ceiling"])
@@ -191,25 +207,25 @@ def test_a_refused_source_is_counted_as_asked_for_and_named(data, tmp_path, scor
     clip = replace(read_index(data)[0], source_frames=(8, 1, 10), target_frames=(2,))
     given = []
 
-    def counted(source: Views, target: Views) -> Prediction:
-        given.append(len(source))
-        return perfect(source, target)
+    def counted(task: Task) -> Prediction:
+        given.append(len(task.source))
+        return perfect(task)
 
-    run = Run(tmp_path / "out", tmp_path / "crops", SIZE)
+    run = Run(tmp_path / "out", tmp_path / "crops", RULES)
     results = evaluate([clip], [Method("perfect", counted)], [3, 1], FakeFrontEnd(), scorer, run, quiet())
     assert [result.views for result in results] == [3, 1] and given == [2, 1]
     assert results[0].refused == ("one frame 8: no face was found.",)
 
 
 def test_a_broken_run_goes_on_where_it_stopped(data, tmp_path, scorer: Scorer) -> None:
-    run = Run(tmp_path / "out", tmp_path / "crops", SIZE)
+    run = Run(tmp_path / "out", tmp_path / "crops", RULES)
     calls = []
 
-    def fails_on_the_second_clip(source: Views, target: Views) -> Prediction:
+    def fails_on_the_second_clip(task: Task) -> Prediction:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return perfect(source, target)
+        return perfect(task)
 
     method = [Method("perfect", fails_on_the_second_clip)]
     with pytest.raises(KeyboardInterrupt):
@@ -233,3 +249,106 @@ def test_pictures_of_another_size_or_range_are_a_mistake(scorer: Scorer) -> None
         scorer.score(Prediction(views.on_white()[:, ::2, ::2]), views, views)
     with pytest.raises(ValueError, match="must lie in"):
         scorer.score(Prediction(views.on_white() * 2), views, views)
+
+
+def test_cross_cases_pair_each_clip_with_the_next_of_another_person(data) -> None:
+    clips = read_index(data)
+    rules = replace(read_rules("cross"), size=SIZE)
+    assert [case.id for case in cases(clips, rules)] == ["one--two", "two--one"]
+    same = [replace(clip, person="same") for clip in clips]
+    with pytest.raises(InputError, match="two clips of different people"):
+        cases(same, rules)
+    third = replace(clips[0], id="three")
+    assert [case.id for case in cases([*same, third], rules)] == ["two--three", "three--one"]
+
+
+def test_cross_reenactment_shows_the_driver_frames_to_the_method(data, tmp_path) -> None:
+    class Recorder:
+        def score_cross(self, prediction, source, driver):
+            return {"identity": [float(len(source)) / 10] * len(driver)}
+
+    clips = [read_index(data)[0], replace(read_index(data)[1], source_frames=(3, 4), target_frames=(5, 9))]
+    rules = replace(read_rules("cross"), size=SIZE, views=(2,))
+    seen = []
+
+    def method(task: Task) -> Prediction:
+        seen.append((task.case, task.target.frames, len(task.source)))
+        return perfect(task)
+
+    run = Run(tmp_path / "out", tmp_path / "crops", rules)
+    results = run_cases(
+        cases(clips, rules),
+        [Method("m", method)],
+        FakeFrontEnd(),
+        Recorder(),
+        run,
+        quiet(),  # type: ignore[arg-type]
+    )
+    assert seen == [("one--two", (5, 9), 2), ("two--one", (2, 6), 2)]
+    assert [r.subject for r in results] == ["one", "two"] and results[0].refused == ("one frame 8: no face was found.",)
+
+
+def test_consecutive_frames_are_asked_of_methods_that_make_films(data, tmp_path) -> None:
+    clip = replace(read_index(data)[0], source_frames=(0, 1), target_frames=(3, 7))
+    assert clip.run_frames(4) == (4, 5, 6, 7) and clip.run_frames(9) == () and clip.run_frames(0) == ()
+    asked = []
+
+    def method(task: Task) -> Prediction:
+        asked.append(task.target.frames)
+        return perfect(task)
+
+    torch.manual_seed(0)
+
+    class WithRuler(Scorer):
+        def jitter(self, prediction, target):
+            return {"jitter": [0.5] * (len(target) - 2)}
+
+    scorer = WithRuler(LPIPS("alex"), IdentityNet())
+    run = Run(tmp_path / "out", tmp_path / "crops", replace(RULES, film_frames=4, views=(2,)))
+    methods = [Method("film", method), Method("still", method, films=False)]
+    film, still = run_cases(cases([clip], run.rules), methods, FakeFrontEnd(), scorer, run, quiet())
+    assert asked == [(3, 7), (4, 5, 6, 7), (3, 7)]
+    assert film.scores["jitter"] == [0.5, 0.5] and "jitter" not in still.scores
+
+
+def test_pictures_of_other_methods_are_scored_as_they_lie(data, tmp_path, scorer: Scorer) -> None:
+    """Exported crops given back as a method's pictures are a perfect score (frames here are as large as crops)."""
+    clip = read_index(data)[0]
+    run = Run(tmp_path / "out", tmp_path / "crops", replace(RULES, views=(3,)))
+    views = load_clip(clip, FakeFrontEnd(), SIZE, run.cache)
+    assert export_crops("one", views, tmp_path / "export") == 5
+    other = tmp_path / "other"
+    (other / "views-3").mkdir(parents=True)
+    (tmp_path / "export" / "one" / "target").rename(other / "views-3" / "one")
+    (result,) = run_cases(
+        cases([clip], run.rules), [images_method("theirs", other)], FakeFrontEnd(), scorer, run, quiet()
+    )
+    # the exported picture is rounded to 8 bits after matting: half a grey level at most
+    assert result.mean("psnr") > 20 * np.log10(255 / 0.5) - 0.1
+    before = result.key
+    (other / "views-3" / "one" / "000002.png").unlink()
+    with pytest.raises(InputError, match=r"000002\.png"):
+        run_cases(cases([clip], run.rules), [images_method("theirs", other)], FakeFrontEnd(), scorer, run, quiet())
+    assert images_method("theirs", other).revision != before
+    with pytest.raises(InputError, match="does not exist"):
+        images_method("theirs", tmp_path / "none")
+
+
+def test_protocol_files_are_checked(tmp_path) -> None:
+    assert shipped_protocols() == ["cross", "novel", "self"]
+    for name in shipped_protocols():
+        assert read_rules(name).name == name
+    place = tmp_path / "p.json"
+    good = json.loads((FOLDER / "self.json").read_text())
+    place.write_text(json.dumps(good))
+    assert read_rules(place) == read_rules("self")
+    for change in ({"size": "big"}, {"views": 4}, {"extra": 1}):
+        place.write_text(json.dumps(good | change))
+        with pytest.raises(InputError, match="is not a protocol"):
+            read_rules(place)
+    for change, message in (
+        ({"size": 10}, "64 to 2048"), ({"views": (0,)}, "at least 1"), ({"film_frames": 2}, "no shaking"),
+        ({"kind": "cross"}, "at least one"), ({"kind": "other"}, "unknown kind"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            check_rules(replace(RULES, **change))

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ffavatar.errors import InputError
-from ffavatar.evaluate.protocol import METRICS, ClipResult
-from ffavatar.evaluate.report import environment, summary, to_markdown, write_report
+from ffavatar.evaluate.bootstrap import interval
+from ffavatar.evaluate.compare import compare, verdict
+from ffavatar.evaluate.figures import check_scores
+from ffavatar.evaluate.machine import environment
+from ffavatar.evaluate.page import difference, worst_first, write_page
+from ffavatar.evaluate.protocol import ClipResult, Run, result_place
+from ffavatar.evaluate.report import read_results, summary, to_markdown, write_report
+from ffavatar.evaluate.rules import Rules
 from ffavatar.evaluate.sheet import GAP_PX, LABEL_PX, contact_sheet, strip
 
 
@@ -50,15 +58,21 @@ def test_a_failed_sheet_leaves_the_old_one(tmp_path) -> None:
     assert target.read_bytes() == before
 
 
-def result(clip: str, method: str, psnr: list[float], landmarks: list[float], views: int = 4) -> ClipResult:
-    scores = {metric: [0.5] * len(psnr) for metric in METRICS} | {"psnr": psnr, "landmarks": landmarks}
-    return ClipResult(clip, method, views, 256, scores, 2.0, ("clip b frame 3: no face was found.",), "key")
+def result(
+    clip: str, method: str, psnr: list[float], found: list[float | None], views: int = 4, subject: str = ""
+) -> ClipResult:
+    scores: dict[str, list[float | None]] = {"psnr": list(psnr), "akd": found}
+    reasons = ("clip b frame 3: no face was found.",)
+    return ClipResult(
+        clip, subject or clip, method, views, 256, "self 1", scores, {"seconds": 2.0, "fps": 30.0}, reasons, "key"
+    )
 
 
+RULES = Rules("self", 1, "self", "A test.", 256, (4, 1), ("copy", "driven"), 0, 0)
 RESULTS = [
     result("a", "copy", [10, 20], []),
     result("b", "copy", [30], []),
-    result("a", "driven", [20, 22], [1.0, 9.0]),
+    result("a", "driven", [20, 22], [1.0, None]),
     result("b", "driven", [25], [2.0]),
     result("a", "copy", [11, 11], [], views=1),
 ]
@@ -68,25 +82,105 @@ def test_means_go_over_targets_then_clips() -> None:
     copy, driven, single = summary(RESULTS)
     assert (copy["method"], copy["views"], copy["clips"]) == ("copy", 4, 2)
     assert copy["psnr"] == pytest.approx((15 + 30) / 2)
-    assert copy["landmarks"] is None
-    assert driven["landmarks"] == pytest.approx((5 + 2) / 2)
-    assert driven["landmarks_median"] == 2.0
-    assert (single["views"], single["psnr"]) == (1, 11)
+    assert copy["akd"] is None
+    assert driven["akd"] == pytest.approx((1 + 2) / 2)  # a frame without a face is no zero
+    assert (single["views"], single["psnr"], single["interval"]["psnr"]) == (1, 11, None)
+    assert copy["timing"] == {"fps": 30, "seconds": 2}
 
 
-def test_report_is_written_in_both_forms(tmp_path) -> None:
+def test_report_is_written_in_both_forms_and_read_back(tmp_path) -> None:
     about = environment()
     assert about["torch"] == torch.__version__ and all(about.values())
-    as_json, as_markdown = write_report(RESULTS, tmp_path, "clips", about)
+    as_json, as_markdown = write_report(RESULTS, tmp_path, "clips", RULES, about)
     content = json.loads(as_json.read_text())
     assert content["about"] == about
     assert [row["psnr"] for row in content["summary"]] == [22.5, 23.0, 11.0]
-    assert content["results"][3]["scores"]["psnr"] == [25]
+    rules, results = read_results(as_json)
+    assert results == RESULTS and rules["name"] == "self"
     text = as_markdown.read_text()
-    assert text == to_markdown(RESULTS, about)
-    assert "| 4 | copy | 2 | 22.50 |" in text
+    assert text == to_markdown(RESULTS, RULES, about)
+    assert "| 4 | copy | 2 | 22.50 [15.00, 30.00] |" in text
     assert "| a | driven | 21.00 |" in text
     assert "## 1 source view\n" in text
     assert text.count("no face was found") == 1
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {len(METRICS) + 6, len(METRICS) + 3}
+    assert {line.count("|") for line in tables} == {9, 5}
+    as_json.write_text("{}")
+    with pytest.raises(InputError, match="give a results"):
+        read_results(as_json)
+
+
+def test_scores_outside_their_range_are_a_mistake() -> None:
+    check_scores({"ssim": [0.2, None, 1.0], "lpips": [0.0, 3.0]})
+    for scores in ({"ssim": [1.01]}, {"psnr": [float("nan")]}, {"aed": [-0.1]}, {"psnr": [101]}, {"beauty": [1.0]}):
+        with pytest.raises(ValueError):
+            check_scores(scores)
+
+
+def test_bootstrap_draws_subjects_whole_and_is_seeded() -> None:
+    assert interval({"a": [1, 2]}) is None
+    assert interval({"a": [3, 3], "b": [3]}) == (3, 3)
+    random = np.random.default_rng(1)
+    values = {f"p{k}": [float(v)] for k, v in enumerate(random.normal(10, 2, 40))}
+    low, high = interval(values)
+    assert (low, high) == interval(dict(reversed(values.items())))
+    flat = [v for clips in values.values() for v in clips]
+    # for means of many independent figures it is the normal interval
+    wide = 1.96 * np.std(flat) / 40**0.5
+    assert low == pytest.approx(np.mean(flat) - wide, abs=0.15) and high == pytest.approx(
+        np.mean(flat) + wide, abs=0.15
+    )
+    # ten clips of one person say no more than one
+    assert interval({k: v * 10 for k, v in values.items()}) == pytest.approx((low, high))
+
+
+def test_comparison_is_paired_and_judged_by_the_figures_direction(tmp_path) -> None:
+    rows = [result(f"c{k}", "driven", [20.0 + k], [3.0]) for k in range(8)]
+    better = [
+        replace(r, scores={"psnr": [r.scores["psnr"][0] + 1 + 0.01 * k], "akd": [3.0]}) for k, r in enumerate(rows)
+    ]
+    first, _ = write_report(rows, tmp_path, "first", RULES, {})
+    second, _ = write_report(better[:6], tmp_path, "second", RULES, {})
+    text = compare(first, second)
+    # people differ by 7 dB, the pairs by 1: only a paired interval sees it
+    assert "| 4 | driven | PSNR dB | 6 | 22.50 | 23.53 | 1.03 [1.01, 1.04] | better |" in text
+    assert "| AKD px | 6 | 3.00 | 3.00 | 0.00 [0.00, 0.00] | equal |" in text
+    assert "| worse |" in compare(second, first)
+    other, _ = write_report(rows, tmp_path, "other", replace(RULES, size=512), {})
+    with pytest.raises(InputError, match="different protocols"):
+        compare(first, other)
+    alone, _ = write_report([result("z", "driven", [1], [])], tmp_path, "alone", RULES, {})
+    with pytest.raises(InputError, match="in common"):
+        compare(first, alone)
+
+
+@pytest.mark.parametrize(
+    ("figure", "change", "bounds", "expected"),
+    [
+        ("lpips", -0.1, (-0.2, -0.01), "better"),
+        ("lpips", 0.1, (-0.2, 0.3), "unclear"),
+        ("ceiling", 1, (0.5, 2), "unclear"),
+        ("psnr", -1, None, "unclear"),
+        ("psnr", -1, (-2, -0.5), "worse"),
+        ("psnr", 0, None, "equal"),
+    ],
+)
+def test_verdicts(figure: str, change: float, bounds, expected: str) -> None:
+    assert verdict(figure, change, bounds) == expected
+
+
+def test_page_holds_its_pictures_and_shows_the_worst_first(tmp_path) -> None:
+    run = Run(tmp_path, tmp_path, RULES)
+    for row in RESULTS:
+        for name, colour in (("sources", (1, 0, 0)), ("targets", (1, 1, 1)), (row.method, (0.9, 0.9, 0.9))):
+            strip(flat(colour), 32).save(result_place(run, row.clip, name, row.views).with_suffix(".png"))
+    place = tmp_path / "page.html"
+    write_page(RESULTS, run, place, {"torch": "<b>"})
+    text = place.read_text()
+    assert worst_first(RESULTS) == [("a", 1), ("a", 4), ("b", 4)]
+    assert text.index("a, 4 source views") < text.index("b, 4 source views")
+    assert text.count("data:image/jpeg;base64,") == 3 * 2 + 5 * 2
+    assert "&lt;b&gt;" in text and "http" not in text.replace("http://www.w3.org", "")
+    assert "<svg" in text  # two numbers of views make curves
+    seen = difference(Image.new("RGB", (4, 4), (10, 20, 30)), Image.new("RGB", (4, 4), (10, 20, 60)))
+    assert seen.getpixel((1, 1)) == 255 - 20  # 30 / 3 channels, twice

@@ -1,7 +1,8 @@
 """Evaluation clips: the index of a data folder, its frames, and their head crops (kept in a cache folder).
 
 An index is a JSON file with ``clips``: ``id``, ``file`` (relative to the index), ``source_frames`` (the few-shot input)
-and ``target_frames`` (held out), numbered from 0 in decoding order.
+and ``target_frames`` (held out), numbered from 0 in decoding order, and optionally ``person`` where several clips show
+the same one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from ffavatar.drive.video import FrameReader
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 from ffavatar.photo import PhotoResult
-from ffavatar.types import Views
+from ffavatar.types import Camera, Views
 from ffavatar.weights import sha256_of
 
 
@@ -34,16 +36,45 @@ class Clip:
     file: Path
     source_frames: tuple[int, ...]
     target_frames: tuple[int, ...]
+    person: str = ""  # the id where the index names none
+
+    @property
+    def subject(self) -> str:
+        """Whom the clip shows: figures of one subject are not independent of each other."""
+        return self.person or self.id
+
+    def run_frames(self, length: int) -> tuple[int, ...]:
+        """``length`` consecutive frames that end at a target and hold no source; empty where no target allows it."""
+        for last in self.target_frames:
+            frames = range(last - length + 1, last + 1)
+            if length > 0 and frames[0] >= 0 and not set(frames) & set(self.source_frames):
+                return tuple(frames)
+        return ()
+
+
+@dataclass(frozen=True)
+class Side:
+    """Some frames of a clip as head crops."""
+
+    views: Views
+    frames: tuple[int, ...]  # their numbers, one per view
+    boxes: Tensor  # (n, 3) left, top and side of each crop in frame pixels
+
+    def first(self, count: int) -> Side:
+        return Side(self.views[:count], self.frames[:count], self.boxes[:count])
 
 
 @dataclass(frozen=True)
 class ClipViews:
     """The head crops of a clip. ``refused`` says which frames the front end gave back, and why."""
 
-    source: Views
-    target: Views
+    source: Side
+    target: Side
+    run: Side | None  # consecutive frames for the figures of motion; None where one of them was refused
+    frame_size: tuple[int, int]  # width, height in pixels
     refused: tuple[str, ...]
     key: str  # sha256 of everything the crops depend on
+    cameras: tuple[Camera, Camera] | None = None  # of sources and targets, world is head space; None: not known
 
 
 class FrontEndLike(Protocol):
@@ -67,6 +98,7 @@ def read_index(path: str | Path) -> list[Clip]:
                 path.parent / row["file"],
                 tuple(int(n) for n in row["source_frames"]),
                 tuple(int(n) for n in row["target_frames"]),
+                str(row.get("person", "")),
             )
             for row in rows
         ]
@@ -109,40 +141,51 @@ def code_revision(*folders: Path) -> str:
     return digest.hexdigest()
 
 
-def load_clip(clip: Clip, front_end: FrontEndLike, size: int, cache: Path) -> ClipViews:
+def load_clip(clip: Clip, front_end: FrontEndLike, size: int, cache: Path, run: int = 0) -> ClipViews:
     """Head crops of the clip's frames, ``size`` px a side, from ``cache`` or made by the front end and kept there.
 
-    Pictures and mattes are rounded to 8 bits, cached or not, so that figures do not depend on the cache. Frames that
-    the front end refuses are left out and listed. Raises ``InputError`` if no source or no target frame is left.
+    ``run``: also so many consecutive frames (``Clip.run_frames``). Pictures and mattes are rounded to 8 bits, cached or
+    not, so that figures do not depend on the cache. Frames that the front end refuses are left out and listed. Raises
+    ``InputError`` if no source or no target frame is left.
     """
     revision = code_revision(Path(inspect.getfile(type(front_end))).parent)
-    numbers = (clip.source_frames, clip.target_frames)
-    key = hashlib.sha256(repr((sha256_of(clip.file), numbers, size, revision)).encode()).hexdigest()
+    numbers = (clip.source_frames, clip.target_frames, clip.run_frames(run))
+    key = hashlib.sha256(repr((sha256_of(clip.file), numbers, size, revision, _CACHE)).encode()).hexdigest()
     place = cache / f"{clip.id}-{size}.npz"
     kept = _read_cache(place, key)
     if kept is not None:
         return kept
-    frames = read_frames(clip.file, (*clip.source_frames, *clip.target_frames))
-    found: list[list[Views]] = []
-    refused = []
-    for group in numbers:
-        views = []
-        for number in group:
-            result = front_end.analyse(frames[number], f"{clip.id} frame {number}", size=size)
-            if result.views is None:
-                refused.append(result.report.reason)
-            else:
-                views.append(_rounded(result.views))
-        if not views:
-            raise InputError(f"Clip {clip.id}: the front end refused every {'target' if found else 'source'} frame.")
-        found.append(views)
-    made = ClipViews(Views.cat(found[0]), Views.cat(found[1]), tuple(refused), key)
+    frames = read_frames(clip.file, [number for group in numbers for number in group])
+    results = {n: front_end.analyse(image, f"{clip.id} frame {n}", size=size) for n, image in frames.items()}
+    sides = [_side(group, results) for group in numbers]
+    refused = [results[n].report.reason for n in dict.fromkeys(sum(numbers, ())) if results[n].views is None]
+    for side, what in zip(sides, ("source", "target")):
+        if side is None:
+            raise InputError(f"Clip {clip.id}: the front end refused every {what} frame.")
+    source, target, running = sides
+    assert source is not None and target is not None
+    if running is not None and len(running.frames) < run:
+        running = None
+    height, width = next(iter(frames.values())).shape[:2]
+    made = ClipViews(source, target, running, (width, height), tuple(refused), key)
     _write_cache(place, made)
     return made
 
 
+def _side(numbers: tuple[int, ...], results: dict[int, PhotoResult]) -> Side | None:
+    """The frames that were kept, or None."""
+    kept = [n for n in numbers if results[n].views is not None]
+    if not kept:
+        return None
+    boxes = [results[n].report.crop_box or (0.0, 0.0, 0.0) for n in kept]
+    views = [_rounded(views) for n in kept if (views := results[n].views) is not None]
+    return Side(Views.cat(views), tuple(kept), torch.tensor(boxes, dtype=torch.float64))
+
+
+_CACHE = 2  # version of the cache files
 _BYTES = ("images", "mattes", "valid")
 _FLOATS = ("landmarks", "blendshapes")
+_SIDES = ("source", "target", "run")
 
 
 def _rounded(views: Views) -> Views:
@@ -154,13 +197,19 @@ def _rounded(views: Views) -> Views:
 
 
 def _write_cache(place: Path, made: ClipViews) -> None:
-    arrays: dict[str, Any] = {"key": np.array(made.key), "refused": np.array(made.refused, dtype=np.str_)}
-    for side in ("source", "target"):
-        views = getattr(made, side)
-        for name in _BYTES:
-            arrays[f"{side}.{name}"] = (getattr(views, name) * 255).round().to(torch.uint8).cpu().numpy()
-        for name in _FLOATS:
-            arrays[f"{side}.{name}"] = getattr(views, name).float().cpu().numpy()
+    arrays: dict[str, Any] = {
+        "key": np.array(made.key), "refused": np.array(made.refused, dtype=np.str_),
+        "frame_size": np.array(made.frame_size),
+    }  # fmt: skip
+    for name in _SIDES:
+        side: Side | None = getattr(made, name)
+        if side is None:
+            continue
+        arrays |= {f"{name}.frames": np.array(side.frames), f"{name}.boxes": side.boxes.numpy()}
+        for field in _BYTES:
+            arrays[f"{name}.{field}"] = (getattr(side.views, field) * 255).round().to(torch.uint8).cpu().numpy()
+        for field in _FLOATS:
+            arrays[f"{name}.{field}"] = getattr(side.views, field).float().cpu().numpy()
     place.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(place) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -171,10 +220,19 @@ def _read_cache(place: Path, key: str) -> ClipViews | None:
         with np.load(place, allow_pickle=False) as file:
             if str(file["key"]) != key:
                 return None
-            sides = [Views(**{name: _tensor(file[f"{side}.{name}"]) for name in (*_BYTES, *_FLOATS)})
-                     for side in ("source", "target")]  # fmt: skip
-            return ClipViews(sides[0], sides[1], tuple(str(text) for text in file["refused"]), key)
-    except (OSError, ValueError, KeyError, EOFError):  # missing, or left by another version: made anew
+            sides = [
+                Side(
+                    Views(**{field: _tensor(file[f"{name}.{field}"]) for field in (*_BYTES, *_FLOATS)}),
+                    tuple(int(n) for n in file[f"{name}.frames"]),
+                    torch.from_numpy(file[f"{name}.boxes"]),
+                )
+                for name in _SIDES
+                if f"{name}.frames" in file
+            ]
+            width, height = (int(n) for n in file["frame_size"])
+            refused = tuple(str(text) for text in file["refused"])
+            return ClipViews(sides[0], sides[1], sides[2] if len(sides) > 2 else None, (width, height), refused, key)
+    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile):  # missing, or of another version
         return None
 
 

@@ -95,3 +95,47 @@ def landmark_error(predicted: Float[Tensor, "B L 2"], target: Float[Tensor, "B L
     width = (target[:, CHEEK_LEFT] - target[:, CHEEK_RIGHT]).norm(dim=-1)
     distance = (predicted[..., :2] - target[..., :2]).norm(dim=-1).mean(1)
     return 100 * distance / width
+
+
+MESH_POINTS = 468  # of the 478 landmarks; the ten iris points after them follow the gaze
+KEYPOINT_SIDE_PX = 256  # the picture side in which keypoint distances are stated
+
+
+def keypoint_distance(first: Tensor, second: Tensor) -> Tensor:
+    """(B,) AKD: mean distance of the 468 mesh landmarks (B, 478, >= 2), crop units, in pixels of a 256 px crop."""
+    if first.shape[:2] != second.shape[:2]:
+        raise ValueError(f"landmarks of shapes {tuple(first.shape)} and {tuple(second.shape)} do not match")
+    moved = first[:, :MESH_POINTS, :2] - second[:, :MESH_POINTS, :2]
+    return KEYPOINT_SIDE_PX * moved.norm(dim=-1).mean(1)
+
+
+def acceleration_error(shown: Tensor, target: Tensor) -> Tensor:
+    """(F - 2,) acceleration error of consecutive frames in percent of the face width (Kanazawa et al. 2019).
+
+    ``shown`` and ``target`` (F, 478, 3), crop units, F >= 3; the width is the target's mean cheek distance. A constant
+    offset or velocity of either costs nothing: only shaking does. Raises ``ValueError`` for fewer frames.
+    """
+    if shown.shape != target.shape or len(target) < 3:
+        raise ValueError(f"need two runs of at least 3 frames, not {tuple(shown.shape)} and {tuple(target.shape)}")
+    difference = (shown - target)[:, :MESH_POINTS, :2]
+    acceleration = difference[2:] - 2 * difference[1:-1] + difference[:-2]
+    width = (target[:, CHEEK_LEFT] - target[:, CHEEK_RIGHT]).norm(dim=-1).mean()
+    return 100 * acceleration.norm(dim=-1).mean(1) / width
+
+
+def matte_iou(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
+    """(B,) intersection over union of mattes (B, H, W) cut at one half, over the valid pixels; 1 if both are empty."""
+    if not first.shape == second.shape == valid.shape:
+        raise ValueError(f"mattes of different shapes: {tuple(first.shape)} and {tuple(second.shape)}")
+    a, b = ((matte > 0.5) & (valid != 0) for matte in (first, second))
+    union = (a | b).flatten(1).sum(1)
+    return torch.where(union > 0, (a & b).flatten(1).sum(1) / union.clamp_min(1), 1.0)
+
+
+def rotation_distance_deg(first: Tensor, second: Tensor) -> Tensor:
+    """(B,) angle in degrees, [0, 180], of the rotation from one matrix (B, 3, 3) to the other.
+
+    2 asin(|R1 - R2| / sqrt 8) in the Frobenius norm: exact also for small angles, where arccos of the trace is not.
+    """
+    chord = (first - second).flatten(1).norm(dim=1) / 8**0.5
+    return torch.rad2deg(2 * chord.clamp(0, 1).asin())

@@ -3,110 +3,142 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import ffavatar
-from ffavatar.evaluate.protocol import METRICS, ClipResult
+from ffavatar.errors import InputError
+from ffavatar.evaluate import bootstrap
+from ffavatar.evaluate.figures import FIGURES, METRICS, TIMING
+from ffavatar.evaluate.protocol import ClipResult
+from ffavatar.evaluate.rules import Rules
 from ffavatar.files import atomic_path
 
-HEADINGS = {
-    "psnr": "PSNR dB", "ssim": "SSIM", "lpips": "LPIPS", "identity": "identity", "ceiling": "ceiling",
-    "landmarks": "landmarks %",
-}  # fmt: skip
-DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "identity": 3, "ceiling": 3, "landmarks": 2}
+SCHEMA = 1
 
 
-def environment() -> dict[str, str]:
-    """Date, hardware and versions, as every published figure states them."""
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-        "threads": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "ffavatar": ffavatar.__version__,
-    }
+def present(results: Sequence[ClipResult]) -> list[str]:
+    """The figures that any of the results has, in the table's order."""
+    return [name for name in METRICS if any(result.mean(name) is not None for result in results)]
 
 
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
+def by_subject(results: Sequence[ClipResult], figure: str) -> dict[str, list[float]]:
+    """Per subject the means of its clips."""
+    values: dict[str, list[float]] = {}
+    for result in results:
+        if (value := result.mean(figure)) is not None:
+            values.setdefault(result.subject, []).append(value)
+    return values
 
 
 def summary(results: Sequence[ClipResult]) -> list[dict[str, Any]]:
-    """One row per number of views and method: means over targets, then over clips; landmarks also as frame median."""
+    """One row per number of views and method: means over targets, then over clips, and their bootstrap intervals."""
     rows = []
     for views, method in dict.fromkeys((result.views, result.method) for result in results):
         group = [result for result in results if (result.views, result.method) == (views, method)]
-        row: dict[str, Any] = {"views": views, "method": method, "clips": len(group)}
-        for metric in METRICS:
-            means = [mean for result in group if (mean := result.mean(metric)) is not None]
-            row[metric] = sum(means) / len(means) if means else None
-        frames = [value for result in group for value in result.scores.get("landmarks", [])]
-        row["landmarks_median"] = statistics.median(frames) if frames else None
-        row["seconds"] = sum(result.seconds for result in group) / len(group)
+        row: dict[str, Any] = {"views": views, "method": method, "clips": len(group), "interval": {}}
+        for figure in present(results):
+            known = by_subject(group, figure)
+            flat = [value for clips in known.values() for value in clips]
+            row[figure] = sum(flat) / len(flat) if flat else None
+            row["interval"][figure] = bootstrap.interval(known)
+        row["timing"] = {
+            name: sum(values) / len(values)
+            for name in (*TIMING, "seconds")
+            if (values := [result.timing[name] for result in group if name in result.timing])
+        }
         rows.append(row)
     return rows
 
 
-def _cell(metric: str, value: float | None) -> str:
-    return "" if value is None else f"{value:.{DIGITS[metric]}f}"
+def cell(figure: str, value: float | None, interval: tuple[float, float] | None = None) -> str:
+    """A value as the tables show it, with its interval in brackets where there is one."""
+    if value is None:
+        return ""
+    digits = FIGURES[figure].digits
+    text = f"{value:.{digits}f}"
+    return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
-def to_markdown(results: Sequence[ClipResult], about: dict[str, str]) -> str:
-    """A table of means, then a table per number of views with a row for each clip and method."""
-    size = results[0].size if results else 0
+def _timing_cells(timing: dict[str, float]) -> list[str]:
+    digits = {"avatar_s": 2, "fps": 1, "peak_mb": 0}
+    return [f"{timing[name]:.{digits[name]}f}" if name in timing else "" for name in TIMING]
+
+
+def to_markdown(results: Sequence[ClipResult], rules: Rules, about: dict[str, str]) -> str:
+    """A table of means, then a table per number of views with a row for each case and method."""
+    figures = present(results)
+    headings = " | ".join(FIGURES[name].heading for name in figures)
     lines = [
-        f"# Self-reenactment at {size} px",
+        f"# {rules.name} (version {rules.version}) at {rules.size} px",
         "",
-        "Avatar from the source views only; held-out targets, matted on white, pixels outside the photo excluded. "
-        "`driven`: one estimator pass per target; `tracked`: then refined against the target, avatar frozen. "
-        "Identity: MobileFaceNet cosine with the target; ceiling: that of the nearest source. "
-        "Landmarks: reprojection, % of face width. Means over targets, then over clips.",
+        f"{rules.what} `driven`: one estimator pass per target; `tracked`: then refined against the target, avatar "
+        "frozen. Means over targets, then over clips; in brackets the 95 % bootstrap interval over subjects.",
         "",
         ", ".join(f"{name} {value}" for name, value in about.items()),
         "",
-        "| views | method | clips | " + " | ".join(HEADINGS[m] for m in METRICS) + " | landmarks median | s per clip |",
-        "| --- " * (5 + len(METRICS)) + "|",
+        f"| views | method | clips | {headings} | {' | '.join(TIMING.values())} |",
+        "| --- " * (3 + len(figures) + len(TIMING)) + "|",
     ]
     for row in summary(results):
-        cells = [_cell(metric, row[metric]) for metric in METRICS] + [_cell("landmarks", row["landmarks_median"])]
-        lines.append(
-            f"| {row['views']} | {row['method']} | {row['clips']} | {' | '.join(cells)} | {row['seconds']:.1f} |"
-        )
+        cells = [cell(name, row[name], row["interval"][name]) for name in figures] + _timing_cells(row["timing"])
+        lines.append(f"| {row['views']} | {row['method']} | {row['clips']} | {' | '.join(cells)} |")
     for views in dict.fromkeys(result.views for result in results):
-        lines += ["", f"## {views} source view{'s' if views > 1 else ''}", ""]
-        lines += ["| clip | method | " + " | ".join(HEADINGS[m] for m in METRICS) + " |"]
-        lines += ["| --- " * (2 + len(METRICS)) + "|"]
+        lines += ["", f"## {views} source view{'s' if views > 1 else ''}", "", f"| clip | method | {headings} |"]
+        lines.append("| --- " * (2 + len(figures)) + "|")
         for result in (result for result in results if result.views == views):
-            cells = [_cell(metric, result.mean(metric)) for metric in METRICS]
+            cells = [cell(name, result.mean(name)) for name in figures]
             lines.append(f"| {result.clip} | {result.method} | {' | '.join(cells)} |")
-    refused = list(dict.fromkeys(reason for result in results for reason in result.refused))
+    refused = refusals(results)
     if refused:
         lines += ["", "## Frames left out", "", *(f"- {reason}" for reason in refused)]
+    lines += ["", "## Figures", "", "| figure | better | definition | source |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {f.heading} | {f.better} | {f.definition} | {f.source} |" for f in (FIGURES[name] for name in figures)
+    ]
     return "\n".join(lines) + "\n"
 
 
-def write_report(results: Sequence[ClipResult], folder: Path, name: str, about: dict[str, str]) -> tuple[Path, Path]:
+def refusals(results: Sequence[ClipResult]) -> list[str]:
+    """Each reason for which a frame was left out, once."""
+    return list(dict.fromkeys(reason for result in results for reason in result.refused))
+
+
+def to_json(results: Sequence[ClipResult], rules: Rules, about: dict[str, str]) -> str:
+    """Everything, as ``read_results`` reads it. Only ``about`` and what is named ``timing`` differ between runs."""
+    content = {
+        "schema": SCHEMA,
+        "protocol": asdict(rules),
+        "about": about,
+        "figures": {name: asdict(FIGURES[name]) | {"high": str(FIGURES[name].high)} for name in present(results)},
+        "summary": summary(results),
+        "results": [asdict(result) for result in results],
+    }
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
+def read_results(path: Path) -> tuple[dict[str, Any], list[ClipResult]]:
+    """The protocol and the results of a JSON file.
+
+    Raises ``InputError`` where it is not one of ours.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"schema {content['schema']}, {SCHEMA} is read")
+        rows = [ClipResult(**{**row, "refused": tuple(row["refused"])}) for row in content["results"]]
+        return content["protocol"], rows
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} does not hold results of an evaluation ({error!r}); give a results.json.") from error
+
+
+def write_report(
+    results: Sequence[ClipResult], folder: Path, name: str, rules: Rules, about: dict[str, str]
+) -> tuple[Path, Path]:
     """Write ``name.json`` and ``name.md`` into ``folder``; returns their paths."""
     places = folder / f"{name}.json", folder / f"{name}.md"
-    content = {"about": about, "summary": summary(results), "results": [asdict(result) for result in results]}
-    texts = (json.dumps(content, indent=1), to_markdown(results, about))
+    texts = to_json(results, rules, about), to_markdown(results, rules, about)
     for place, text in zip(places, texts):
         with atomic_path(place) as temporary:
             temporary.write_text(text, encoding="utf-8")

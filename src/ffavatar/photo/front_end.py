@@ -67,9 +67,15 @@ class FrontEnd:
         if not 0 <= index < len(found):
             reason = f"{name}: there is no face {index}; the photo shows {len(found)}, counted from 0, the largest."
             return PhotoResult(PhotoReport(name, False, reason, faces=len(found)), None)
-        chosen = found[index]
+        return self.judge(image, found, name, index, size)
+
+    @torch.no_grad()
+    def judge(
+        self, image: np.ndarray, found: list[LandmarkResult], name: str = "the photo", index: int = 0, size: int = 512
+    ) -> PhotoResult:
+        """The second half of ``analyse``, for one of the faces that ``faces`` found in the image."""
         others = [_width(other) for place, other in enumerate(found) if place != index]
-        return self._judge(image, name, chosen, others, index, size)
+        return self._judge(image, name, found[index], others, index, size)
 
     @torch.no_grad()
     def faces(self, image: UInt8[np.ndarray, "H W 3"]) -> list[LandmarkResult]:

@@ -1,4 +1,4 @@
-"""Training samples from folders of synthetic people (``ffavatar.data.synthetic`` writes them)."""
+"""Training samples from folders of synthetic people (``ffavatar.data.synthetic``, ``ffavatar prepare``)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ffavatar.data.shards import PersonSample, ShardReader
+from ffavatar.data.shards.format import MANIFEST
 from ffavatar.errors import InputError
 from ffavatar.model.estimator import outline_picture
 from ffavatar.types import HeadParams, Views
@@ -67,6 +69,35 @@ def load_person(path: Path) -> Person | None:
         )
 
 
+def person_of_sample(sample: PersonSample) -> Person | None:
+    """As ``load_person``, of a sample of a shard.
+
+    Raises:
+        InputError: the sample lacks exact labels or the landmarker's readings.
+    """
+    needed = {*PARAM_NAMES, "identity", "detected", "detected_matte", "landmarks", "blendshapes"}
+    if not needed <= set(sample.arrays):
+        raise InputError(
+            f"The sample {sample.key} has no exact labels or no landmarker readings; train on shards made by "
+            "`ffavatar prepare synthetic`."
+        )
+    arrays = sample.arrays
+    keep = np.flatnonzero(arrays["detected"])
+    if len(keep) < 3:
+        return None
+    images, seen_mattes = sample.images[keep], arrays["detected_matte"][keep]
+    return Person(
+        images,
+        sample.mattes[keep],
+        seen_mattes,
+        arrays["landmarks"][keep].astype(np.float32),
+        arrays["blendshapes"][keep].astype(np.float32),
+        _outlines(images, seen_mattes),
+        HeadParams(**{name: torch.from_numpy(arrays[name][keep]).float() for name in PARAM_NAMES}),
+        torch.from_numpy(arrays["identity"]).float(),
+    )
+
+
 def _outlines(images: np.ndarray, mattes: np.ndarray) -> np.ndarray:
     matte = torch.from_numpy(mattes).float() / 255
     pictures = torch.from_numpy(images).float() / 255
@@ -75,11 +106,17 @@ def _outlines(images: np.ndarray, mattes: np.ndarray) -> np.ndarray:
 
 
 def load_people(folder: str | Path, limit: int | None = None) -> list[Person]:
-    """All people of a folder in the order of their file names.
+    """All people of a folder of ``person_SEED.npz`` or of shards, in the order of their names.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: the folder holds none, or shards without labels.
     """
+    if (Path(folder) / MANIFEST).exists():
+        samples = sorted(ShardReader(folder, shuffle=False), key=lambda sample: sample.key)[:limit]
+        people = [person for sample in samples if (person := person_of_sample(sample)) is not None]
+        if not people:
+            raise InputError(f"{folder} holds shards without people to train on; make some (docs/data.md).")
+        return people
     paths = sorted(Path(folder).glob("person_*.npz"))[:limit]
     people = [person for path in paths if (person := load_person(path)) is not None]
     if not people:

@@ -1,0 +1,230 @@
+"""What can be evaluated: baselines, avatars of a model, and the rendered pictures of any other method."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ffavatar.avatar import Avatar
+from ffavatar.data.captures.geometry import rigid_align, triangulate
+from ffavatar.errors import InputError
+from ffavatar.evaluate import baselines
+from ffavatar.evaluate.clips import ClipViews, Side
+from ffavatar.evaluate.metrics import MESH_POINTS
+from ffavatar.geometry import normalised_camera, project
+from ffavatar.model import FFAvatar
+from ffavatar.photo import read_photo
+from ffavatar.photo.crop import CropBox, cut_square
+from ffavatar.pipeline import animate, drive, reconstruct, track
+from ffavatar.types import Camera, HeadParams, Views
+from ffavatar.weights import sha256_of
+
+TRACK_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method is asked: the person of ``source`` as ``target`` shows them."""
+
+    case: str  # id of the clip, or of the pair of clips
+    count: int  # source views asked for; ``source`` has fewer where the front end refused some
+    source: Views
+    target: Side
+    frame_size: tuple[int, int]  # of the target's film, width and height in pixels
+    cameras: tuple[Camera, Camera] | None = None  # of sources and targets, world is head space
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method shows for T targets, and where it believes the landmarks are (crop units; None: no belief)."""
+
+    images: Tensor  # (T, H, W, 3) on white, in [0, 1]
+    landmarks: Tensor | None = None  # (T, 478, 2)
+    mattes: Tensor | None = None  # (T, H, W) in [0, 1], the person; None: not told
+    timing: dict[str, float] = field(default_factory=dict)  # by the names of ``figures.TIMING``
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table. ``revision``: what the result depends on besides the package's code, such as weights."""
+
+    name: str
+    run: Callable[[Task], Prediction]
+    revision: str = ""
+    films: bool = True  # whether it is also asked for the consecutive frames that show shaking
+
+
+def baseline_methods() -> list[Method]:
+    """``copy`` and ``warp``; see :mod:`ffavatar.evaluate.baselines`."""
+
+    def baseline(show: Callable[[Views, Views], Tensor]) -> Callable[[Task], Prediction]:
+        def run(task: Task) -> Prediction:
+            # The matte goes the way of the picture: shown in black on the white that ``on_white`` lays around it.
+            black = Views(
+                torch.zeros_like(task.source.images), task.source.mattes, task.source.valid, task.source.landmarks,
+                task.source.blendshapes,
+            )  # fmt: skip
+            target = task.target.views
+            return Prediction(show(task.source, target), mattes=1 - show(black, target)[..., 0])
+
+        return run
+
+    return [Method("copy", baseline(baselines.copy)), Method("warp", baseline(baselines.warp))]
+
+
+def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, steps: int = TRACK_STEPS) -> list[Method]:
+    """``driven`` and ``tracked`` of a model; both use one reconstruction per set of sources.
+
+    ``revision`` names the model's weights, for example by their sha256; ``level`` as in ``pipeline.reconstruct``.
+    """
+    last: list[tuple[Views, Avatar, float]] = []
+
+    def avatar_of(source: Views) -> tuple[Avatar, float]:
+        if not last or last[0][0] is not source:
+            start = time.perf_counter()
+            avatar = reconstruct(model, source, level)
+            last[:] = [(source, avatar, time.perf_counter() - start)]
+        return last[0][1:]
+
+    def driven(task: Task) -> Prediction:
+        avatar, seconds = avatar_of(task.source)
+        return _shown(model, avatar, seconds, drive(model, avatar, task.target.views), task)
+
+    def tracked(task: Task) -> Prediction:
+        avatar, seconds = avatar_of(task.source)
+        return _shown(model, avatar, seconds, track(model, avatar, task.target.views, steps=steps), task)
+
+    def placed(task: Task) -> Prediction:
+        avatar, seconds = avatar_of(task.source)
+        if task.cameras is None:
+            raise InputError(f"{task.case}: the method placed needs known cameras; use the protocol novel.")
+        params = drive(model, avatar, task.source[:1])  # the first source looks most from the front
+        camera = head_space_camera(model, avatar, params, task)
+        start = time.perf_counter()
+        drawn = animate(avatar, params[[0] * len(camera.K)], camera=camera)
+        fps = len(drawn.images) / (time.perf_counter() - start)
+        images, mattes = drawn.images.clamp(0, 1), drawn.alphas.clamp(0, 1)
+        return Prediction(images, None, mattes, {"avatar_s": seconds, "fps": fps})
+
+    tag = f"{revision} level {level}"
+    return [
+        Method("driven", driven, tag),
+        Method("tracked", tracked, f"{tag} steps {steps}", films=False),
+        Method("placed", placed, tag, films=False),
+    ]
+
+
+def head_space_camera(model: FFAvatar, avatar: Avatar, params: HeadParams, task: Task) -> Camera:
+    """The target cameras for an avatar posed by ``params`` (one row), whose own world is that of a crop's fixed camera.
+
+    The sources' landmarks are triangulated in head space and the posed avatar's laid on them by a similarity: a crop
+    does not tell the size of a head, the calibrated cameras do. Nothing of the targets but their cameras is read.
+    """
+    assert task.cameras is not None
+    source, target = task.cameras
+    size = source.width
+    pixels = task.source.landmarks[:, :MESH_POINTS, :2].double().cpu().numpy() * size
+    if len(pixels) < 2:
+        raise InputError(f"{task.case}: placing an avatar in head space needs two source views; ask for more views.")
+    count = len(pixels)
+    points = triangulate(pixels, source.K[:count].double().numpy(), source.world_to_cam[:count].double().numpy())
+    own = posed_landmarks(model, avatar, params)[0, :MESH_POINTS].double().cpu().numpy()
+    scale = float(np.linalg.norm(points - points.mean(0)) / np.linalg.norm(own - own.mean(0)))
+    # A camera of a world that is scaled about the camera sees the same: divide by the scale, and no length changes.
+    place = torch.from_numpy(rigid_align(own * scale, points))
+    moved = target.world_to_cam.double() @ place
+    moved[..., :3, 3] /= scale
+    return Camera(moved.float(), target.K, target.width, target.height)
+
+
+@torch.no_grad()
+def _shown(model: FFAvatar, avatar: Avatar, seconds: float, params: HeadParams, task: Task) -> Prediction:
+    start = time.perf_counter()
+    drawn = animate(avatar, params, size=task.target.views.images.shape[1])
+    fps = len(params) / (time.perf_counter() - start)
+    return Prediction(
+        drawn.images.clamp(0, 1),
+        projected_landmarks(model, avatar, params),
+        drawn.alphas.clamp(0, 1),
+        {"avatar_s": seconds, "fps": fps},
+    )
+
+
+def projected_landmarks(model: FFAvatar, avatar: Avatar, params: HeadParams) -> Tensor:
+    """(B, 478, 2) where the posed head's landmarks appear in the normalised camera, in crop units."""
+    points = posed_landmarks(model, avatar, params)
+    return project(points, normalised_camera(1, len(params), points.device))[0]
+
+
+def posed_landmarks(model: FFAvatar, avatar: Avatar, params: HeadParams) -> Tensor:
+    """(B, 478, 3) landmarks of the posed head in the world of the normalised camera, metres."""
+    frames, rig = len(params), avatar.rig
+    posed = rig.head.pose(rig.neutral.expand(frames, -1, -1), rig.joints.expand(frames, -1, -1), params)
+    return model.head.landmarks(posed.vertices)
+
+
+def images_method(name: str, folder: Path) -> Method:
+    """Any other method by its rendered pictures: ``FOLDER/[views-N/]CASE/FRAME.png`` for each target frame.
+
+    CASE is the clip's id (cross-reenactment: SOURCE--DRIVER), FRAME the frame's number in six digits. A picture of the
+    size of the film's frames is cut like the target; a square one is taken as the target's crop at any size
+    (``export_crops`` writes them). Transparency is laid on white. Raises ``InputError`` where the folder is missing.
+    """
+    if not folder.is_dir():
+        raise InputError(f"The folder {folder} of the method {name} does not exist; give NAME=FOLDER.")
+    files = sorted(folder.rglob("*.png"))
+    digest = hashlib.sha256("".join(f"{f.relative_to(folder)}{sha256_of(f)}" for f in files).encode())
+
+    def run(task: Task) -> Prediction:
+        place = folder / f"views-{task.count}"
+        place = (place if place.is_dir() else folder) / task.case
+        size = task.target.views.images.shape[1]
+        shown = [
+            _other_picture(place / f"{frame:06d}.png", task, box, size)
+            for frame, box in zip(task.target.frames, task.target.boxes.tolist())
+        ]
+        return Prediction(torch.stack(shown))
+
+    return Method(name, run, digest.hexdigest(), films=False)
+
+
+def _other_picture(file: Path, task: Task, box: list[float], size: int) -> Tensor:
+    picture = read_photo(file)
+    height, width = picture.shape[:2]
+    if (width, height) == task.frame_size:
+        square = CropBox(*box)
+    elif width == height:
+        square = CropBox(0, 0, width)
+    else:
+        raise InputError(
+            f"{file} is {width} x {height} px; give a square head crop, or the film's whole frame "
+            f"({task.frame_size[0]} x {task.frame_size[1]} px)."
+        )
+    if square.side == width == height == size:
+        return torch.from_numpy(picture).float() / 255
+    return torch.from_numpy(cut_square(picture, square, size)).float() / 255
+
+
+def export_crops(clip: str, views: ClipViews, folder: Path) -> int:
+    """Write ``FOLDER/CLIP/{source,target}/FRAME.png`` on white, for methods that run elsewhere; returns how many."""
+    from PIL import Image
+
+    from ffavatar.files import atomic_path
+
+    count = 0
+    for name, side in (("source", views.source), ("target", views.target)):
+        place = folder / clip / name
+        place.mkdir(parents=True, exist_ok=True)
+        pictures = (side.views.on_white() * 255).round().to(torch.uint8).numpy()
+        for frame, picture in zip(side.frames, pictures):
+            with atomic_path(place / f"{frame:06d}.png") as temporary:
+                Image.fromarray(picture).save(temporary)
+            count += 1
+    return count
