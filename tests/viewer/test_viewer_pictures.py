@@ -1,0 +1,118 @@
+"""The viewer's pictures in headless Chromium against ``ffavatar.render.rasterize``."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from viewer_tools import build, lively_poses, params_json, run_in_browser, synthetic_avatars, workshop, write_json
+
+from ffavatar.animate import pose_gaussians
+from ffavatar.avatar import Avatar
+from ffavatar.geometry import normalised_camera
+from ffavatar.render import rasterize
+from ffavatar.types import Camera
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+PRECISIONS = ("float32", "float16", "byte")
+LEAST_PSNR_DB = 40.0
+
+
+def turned_camera(yaw: float, pitch: float, distance: float, focal: float, width: int, height: int) -> Camera:
+    """On a sphere about the head, looking past its middle so that the picture's edge cuts splats."""
+    cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
+    back = torch.tensor([sy * cp, sp, cy * cp])
+    rows = torch.stack([torch.tensor([cy, 0, -sy]), torch.tensor([sy * sp, -cp, cy * sp]), -back])
+    eye = torch.tensor([0.01, 0.02, -1.15]) + distance * back
+    world_to_cam = torch.eye(4)
+    world_to_cam[:3, :3], world_to_cam[:3, 3] = rows, -rows @ eye
+    K = torch.tensor([[focal, 0, 0.47 * width], [0, focal * 1.02, 0.52 * height], [0, 0, 1]])
+    return Camera(world_to_cam[None], K[None], width, height)
+
+
+CAMERAS = (
+    normalised_camera(512),
+    turned_camera(0.7, 0.2, 0.8, 900, 400, 480),
+    turned_camera(-0.4, -0.25, 0.45, 700, 512, 384),  # near: the head fills more than the picture
+)
+
+
+def camera_json(camera: Camera) -> dict[str, object]:
+    K = camera.K[0]
+    place = {"fx": K[0, 0], "fy": K[1, 1], "cx": K[0, 2], "cy": K[1, 2]}
+    sizes = {"width": camera.width, "height": camera.height}
+    return {name: float(v) for name, v in place.items()} | sizes | {"worldToCam": camera.world_to_cam[0].tolist()}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """folder, params and which precisions Chromium really had."""
+    dist, _ = build()
+    folder = workshop() / "pictures"
+    folder.mkdir()
+    for path in synthetic_avatars():
+        shutil.copy(path, folder / path.name)
+    params = lively_poses(Avatar.load(synthetic_avatars()[0]))
+    spec = {
+        "avatars": [path.name for path in synthetic_avatars()],
+        "params": params_json(params),
+        "cameras": [camera_json(camera) for camera in CAMERAS],
+        "precisions": list(PRECISIONS),
+    }
+    write_json(folder / "spec.json", spec)
+    run_in_browser("pictures.mjs", dist, folder, timeout_s=500)
+    return folder, params, json.loads((folder / "used.json").read_text())
+
+
+def pictures(path, count: int) -> list[list[np.ndarray]]:
+    """(poses) lists of one (H, W, 4) picture a camera."""
+    rows = np.fromfile(path, np.float32)
+    sizes = [c.width * c.height * 4 for c in CAMERAS] * count
+    parts = np.split(rows, np.cumsum(sizes)[:-1])
+    shapes = [(c.height, c.width, 4) for c in CAMERAS] * count
+    flat = [part.reshape(shape) for part, shape in zip(parts, shapes)]
+    return [flat[k : k + len(CAMERAS)] for k in range(0, len(flat), len(CAMERAS))]
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return -10 * math.log10(max(float(np.square(a.astype(np.float64) - b).mean()), 1e-12))
+
+
+def test_pictures_equal_the_rasterizer(drawn) -> None:
+    folder, params, used = drawn
+    assert used["float16"] == "float16", "Chromium here should be able to draw to half floats"
+    worst = {}
+    for path in synthetic_avatars():
+        avatar = Avatar.load(path)
+        with torch.no_grad():
+            posed = pose_gaussians(avatar.rig, avatar.canonical, params)
+        names = [(p, suffix) for p in PRECISIONS for suffix in ("", ".linear")]
+        seen = {n: pictures(folder / f"{n[0]}-{path.name}{n[1]}.f32", len(params)) for n in names}
+        for pose in range(len(params)):
+            for view, camera in enumerate(CAMERAS):
+                color, alpha, _ = rasterize(
+                    posed.means[pose], posed.quats[pose], posed.scales, posed.opacities, posed.colors,
+                    camera.world_to_cam, camera.K, camera.width, camera.height, backgrounds=torch.ones(1, 3),
+                )  # fmt: skip
+                expected = color[0].numpy()
+                assert 0.05 < alpha.mean() and expected.std() > 0.05  # a head is in the picture
+                said = []
+                for (precision, suffix), all_views in seen.items():
+                    picture = all_views[pose][view]
+                    rgb = picture[..., :3]
+                    if suffix and precision != "byte":  # before the background: premultiplied
+                        rgb = rgb + (1 - picture[..., 3:])
+                    value = psnr(rgb, expected)
+                    key = precision + suffix
+                    worst[key] = min(worst.get(key, math.inf), value)
+                    said.append(f"{key} {value:.1f}")
+                print(f"{path.stem} pose {pose} camera {view}: " + ", ".join(said))
+    print("worst: " + ", ".join(f"{name} {value:.1f} dB" for name, value in worst.items()))
+    assert worst["float16"] >= LEAST_PSNR_DB
+    if used["float32"] == "float32":
+        assert worst["float32"] >= LEAST_PSNR_DB
+    assert worst["byte"] >= 25  # the fallback, where nothing but bytes can be blended: usable, not equal
