@@ -18,7 +18,8 @@ from ffavatar.render import rasterize
 from ffavatar.types import Camera
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-PRECISIONS = ("float32", "float16", "byte")
+PRECISIONS = ("float16", "float32", "byte")  # the first is what viewers use; the others draw one pose only
+OTHERS_POSE = 1
 LEAST_PSNR_DB = 40.0
 
 
@@ -35,9 +36,9 @@ def turned_camera(yaw: float, pitch: float, distance: float, focal: float, width
 
 
 CAMERAS = (
-    normalised_camera(512),
-    turned_camera(0.7, 0.2, 0.8, 900, 400, 480),
-    turned_camera(-0.4, -0.25, 0.45, 700, 512, 384),  # near: the head fills more than the picture
+    normalised_camera(384),
+    turned_camera(0.7, 0.2, 0.8, 680, 300, 360),
+    turned_camera(-0.4, -0.25, 0.45, 520, 384, 288),  # near: the head fills more than the picture
 )
 
 
@@ -91,7 +92,8 @@ def test_pictures_equal_the_rasterizer(drawn) -> None:
         with torch.no_grad():
             posed = pose_gaussians(avatar.rig, avatar.canonical, params)
         names = [(p, suffix) for p in PRECISIONS for suffix in ("", ".linear")]
-        seen = {n: pictures(folder / f"{n[0]}-{path.name}{n[1]}.f32", len(params)) for n in names}
+        counts = {p: len(params) if p == PRECISIONS[0] else 1 for p in PRECISIONS}
+        seen = {n: pictures(folder / f"{n[0]}-{path.name}{n[1]}.f32", counts[n[0]]) for n in names}
         for pose in range(len(params)):
             for view, camera in enumerate(CAMERAS):
                 color, alpha, _ = rasterize(
@@ -102,7 +104,9 @@ def test_pictures_equal_the_rasterizer(drawn) -> None:
                 assert 0.05 < alpha.mean() and expected.std() > 0.05  # a head is in the picture
                 said = []
                 for (precision, suffix), all_views in seen.items():
-                    picture = all_views[pose][view]
+                    if precision != PRECISIONS[0] and pose != OTHERS_POSE:
+                        continue
+                    picture = all_views[pose if precision == PRECISIONS[0] else 0][view]
                     rgb = picture[..., :3]
                     if suffix and precision != "byte":  # before the background: premultiplied
                         rgb = rgb + (1 - picture[..., 3:])
@@ -115,4 +119,4 @@ def test_pictures_equal_the_rasterizer(drawn) -> None:
     assert worst["float16"] >= LEAST_PSNR_DB
     if used["float32"] == "float32":
         assert worst["float32"] >= LEAST_PSNR_DB
-    assert worst["byte"] >= 25  # the fallback, where nothing but bytes can be blended: usable, not equal
+    assert worst["byte"] >= LEAST_PSNR_DB

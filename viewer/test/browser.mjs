@@ -48,6 +48,7 @@ export async function open({ graphics = true, ...options } = {}) {
     ],
   });
   const page = context.pages()[0] ?? (await context.newPage());
+  page.setDefaultTimeout(20_000);
   const requests = [];
   const problems = [];
   page.on("request", (request) => requests.push(request.url()));

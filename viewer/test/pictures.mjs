@@ -1,5 +1,5 @@
 // Draws avatars in Chromium: `node pictures.mjs DIST FOLDER`. FOLDER/spec.json is {avatars, params, cameras, precisions};
-// writes FOLDER/PRECISION-AVATAR.f32, (poses, cameras, H, W, 4) float32 over a white background as the canvas shows it,
+// the first precision draws every pose, the others the second one only. Writes FOLDER/PRECISION-AVATAR.f32, (poses, cameras, H, W, 4) float32 over a white background as the canvas shows it,
 // and FOLDER/PRECISION-AVATAR.linear.f32, the picture before it is rounded to the canvas's bytes.
 import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -50,10 +50,10 @@ for (const avatar of spec.avatars) {
     window.sorter = new core.DepthSorter();
     for (const renderer of Object.values(renderers)) renderer.setAppearance(core.appearanceOf(file));
   }, avatar);
-  for (const params of spec.params)
+  for (const [k, params] of spec.params.entries())
     for (const camera of spec.cameras) {
       const pictures = await page.evaluate(
-        ({ params, camera }) => {
+        ({ params, camera, names }) => {
           const real = (values) => Float64Array.from(values.flat());
           rig.poseVertices({
             joints: real(params.joints), translation: real(params.translation), expression: real(params.expression),
@@ -62,13 +62,13 @@ for (const avatar of spec.avatars) {
           camera.worldToCam = real(camera.worldToCam);
           sorter.sort(posed, 8, core.forwardOf(camera), order);
           const result = {};
-          for (const name of Object.keys(renderers)) {
+          for (const name of names) {
             renderers[name].setPose(posed, order);
             result[name] = drawAll(name, camera);
           }
           return result;
         },
-        { params, camera },
+        { params, camera, names: k === 1 ? spec.precisions : spec.precisions.slice(0, 1) },
       );
       for (const [name, [shown, linear]] of Object.entries(pictures)) {
         appendFileSync(join(folder, `${name}-${avatar}.f32`), Buffer.from(shown, "base64"));

@@ -39,54 +39,92 @@ function curveOrder(file: AvatarFile): Uint32Array {
   const scale = 1023 / (side || 1);
   const keys = new Float64Array(n); // Morton code (30 bits) and index in one number, so that the sort is a plain one
   for (let i = 0; i < n; i++) {
-    const code = [0, 1, 2].reduce((sum, c) => sum | (spread((points[3 * i + c] - low[c]) * scale) << c), 0);
-    keys[i] = code * n + i;
+    const at = 3 * i;
+    const x = spread((points[at] - low[0]) * scale);
+    const y = spread((points[at + 1] - low[1]) * scale);
+    const z = spread((points[at + 2] - low[2]) * scale);
+    keys[i] = (x | (y << 1) | (z << 2)) * n + i;
   }
   keys.sort();
   return Uint32Array.from(keys, (key) => key % n);
 }
 
-/**
- * About `wanted` Gaussians, spread evenly over the head: of each run along the curve, the most opaque and largest.
- * Returns undefined where the avatar has no more than a tenth above that.
- */
-export function chooseDetail(file: AvatarFile, wanted: number): Uint32Array | undefined {
-  const n = file.gaussianCount;
-  if (n <= 1.2 * wanted) return undefined;
-  const order = curveOrder(file);
-  const chosen = new Uint32Array(wanted);
-  for (let r = 0; r < wanted; r++) {
-    const end = Math.floor(((r + 1) * n) / wanted);
-    let best = -Infinity;
-    for (let k = Math.floor((r * n) / wanted); k < end; k++) {
-      const i = order[k];
-      const scales = file.logScales.subarray(3 * i, 3 * i + 3);
-      // the visible area: opacity times the two longer axes
-      const area = Math.log(file.opacities[i] + 1) + scales[0] + scales[1] + scales[2] - Math.min(...scales);
-      if (area > best) {
-        best = area;
-        chosen[r] = i;
-      }
-    }
-  }
-  return chosen.sort();
+/** The base vertex that a Gaussian hangs on most. */
+function nearestVertex(file: AvatarFile, i: number): number {
+  const [a, b, c] = file.barycentric.subarray(3 * i, 3 * i + 3);
+  return file.parents[3 * i + (a >= b && a >= c ? 0 : b >= c ? 1 : 2)];
 }
 
-/** Scales and colours of the Gaussians `index`, widened so that fewer cover the same surface; or of all. */
-export function appearanceOf(file: AvatarFile, index?: Uint32Array): Appearance {
-  const count = index ? index.length : file.gaussianCount;
+/** Runs of neighbouring Gaussians, each drawn as one. */
+export interface Detail {
+  readonly members: Uint32Array; // (N), run after run
+  readonly starts: Uint32Array; // (n + 1), where runs begin in `members`
+  /** (n), the member in whose place and orientation a run is drawn. */
+  readonly index: Uint32Array;
+}
+
+/**
+ * About `wanted` runs. A run stays with one base vertex, so that what lies behind a surface never mixes with it; there
+ * are therefore at least as many runs as vertices in use. Undefined where the avatar has hardly more Gaussians.
+ */
+export function chooseDetail(file: AvatarFile, wanted: number): Detail | undefined {
+  const n = file.gaussianCount;
+  if (n <= 1.2 * wanted) return undefined;
+  const first = new Uint32Array(file.vertexCount + 1);
+  for (let i = 0; i < n; i++) first[nearestVertex(file, i) + 1]++;
+  for (let v = 0; v < file.vertexCount; v++) first[v + 1] += first[v];
+  const members = new Uint32Array(n);
+  const next = first.slice();
+  for (const i of curveOrder(file)) members[next[nearestVertex(file, i)]++] = i;
+  const starts: number[] = [];
+  for (let v = 0; v < file.vertexCount; v++) {
+    const size = first[v + 1] - first[v];
+    const runs = size && Math.max(1, Math.round((size * wanted) / n));
+    for (let r = 0; r < runs; r++) starts.push(first[v] + Math.floor((r * size) / runs));
+  }
+  starts.push(n);
+  const index = new Uint32Array(starts.length - 1);
+  index.forEach((_, r) => {
+    let best = -1; // the member nearest to the vertex: towards the run's middle, for runs of a whole vertex
+    for (let k = starts[r]; k < starts[r + 1]; k++) {
+      const nearness = Math.max(...file.barycentric.subarray(3 * members[k], 3 * members[k] + 3)) * file.opacities[members[k]];
+      if (nearness > best) {
+        best = nearness;
+        index[r] = members[k];
+      }
+    }
+  });
+  return { members, starts: Uint32Array.from(starts), index };
+}
+
+/** Scales and colours of all Gaussians, or of runs: their mean, widened to cover the same surface. */
+export function appearanceOf(file: AvatarFile, detail?: Detail): Appearance {
+  const count = detail ? detail.index.length : file.gaussianCount;
   const scales = new Float32Array(4 * count);
   const colors = new Uint8Array(4 * count);
-  const widen = Math.sqrt(file.gaussianCount / Math.max(count, 1));
+  const axes = new Float64Array(3);
+  const color = new Float64Array(3);
   for (let i = 0; i < count; i++) {
-    const g = index ? index[i] : i;
-    const axes = [0, 1, 2].map((k) => Math.exp(file.logScales[3 * g + k]));
-    const thin = axes.indexOf(Math.min(...axes)); // across the surface: not widened
-    for (let k = 0; k < 3; k++) {
-      scales[4 * i + k] = axes[k] * (k === thin ? 1 : widen);
-      colors[4 * i + k] = file.colors[3 * g + k];
+    const from = detail ? detail.starts[i] : i;
+    const to = detail ? detail.starts[i + 1] : i + 1;
+    let opacity = 0;
+    axes.fill(0);
+    color.fill(0);
+    for (let k = from; k < to; k++) {
+      const g = detail ? detail.members[k] : k;
+      const share = file.opacities[g];
+      opacity += share;
+      for (let c = 0; c < 3; c++) {
+        axes[c] += file.logScales[3 * g + c] / (to - from);
+        color[c] += share * file.colors[3 * g + c];
+      }
     }
-    colors[4 * i + 3] = file.opacities[g];
+    const thin = axes.indexOf(Math.min(axes[0], axes[1], axes[2])); // across the surface: not widened
+    for (let c = 0; c < 3; c++) {
+      scales[4 * i + c] = Math.exp(axes[c]) * (c === thin ? 1 : Math.sqrt(to - from));
+      colors[4 * i + c] = opacity ? Math.round(color[c] / opacity) : 0;
+    }
+    colors[4 * i + 3] = Math.round(opacity / (to - from));
   }
   return { count, scales, colors };
 }

@@ -1,6 +1,5 @@
 /** `<ff-avatar>`: an avatar in a page. Attributes, methods and events are described in README.md. */
 
-import { DETAIL_LEVELS } from "../core/detail.js";
 import type { HeadParams } from "../core/params.js";
 import { controlsOf, randomValues } from "../core/controls.js";
 import type { Background, Precision } from "../render/renderer.js";
@@ -106,7 +105,7 @@ export class FFAvatarElement extends HTMLElement {
           },
           failed: (error) => this.fail(error),
           time: () => this.timeChanged(),
-          level: (level) => this.levelChanged(level),
+          level: (level, gaussians) => this.levelChanged(level, gaussians),
         },
         (this.getAttribute("precision") as Precision | null) ?? "float16",
       );
@@ -309,9 +308,8 @@ export class FFAvatarElement extends HTMLElement {
     this.emit("ff-time", { time: view.time, duration: view.motion?.seconds ?? 0, playing: view.isPlaying });
   }
 
-  private levelChanged(level: number): void {
+  private levelChanged(level: number, gaussians: number): void {
     this.panel?.settingsChanged();
-    const gaussians = this.view?.info?.counts[level] ?? DETAIL_LEVELS[level];
     this.emit("ff-detail", { detail: DETAILS[level], gaussians });
   }
 

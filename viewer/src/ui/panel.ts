@@ -283,7 +283,7 @@ export class Panel {
     this.follow.checked = element.getAttribute("look") === "cursor";
     this.idle.checked = element.hasAttribute("idle");
     this.detail.value = element.getAttribute("detail") ?? "auto";
-    const now = view.info?.counts[view.level];
+    const now = view.gaussians;
     this.detail.options[0].textContent = now ? `Automatic (${now.toLocaleString("en")})` : "Automatic";
   }
 }

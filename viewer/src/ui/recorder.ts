@@ -2,8 +2,9 @@
 
 import type { AvatarView } from "./view.js";
 
-/** A PNG of the picture as it is, transparent where the background is. */
-export function screenshot(view: AvatarView): Promise<Blob> {
+/** A PNG of all that was asked for, transparent where the background is. */
+export async function screenshot(view: AvatarView): Promise<Blob> {
+  await view.settled();
   view.draw(); // the drawing buffer is only kept until this task ends
   return new Promise((resolve, reject) => {
     view.canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The picture could not be taken."))), "image/png");

@@ -18,7 +18,8 @@ export interface ViewEvents {
   failed(error: Error): void;
   /** The clip moved to another time, started or stopped. */
   time(): void;
-  level(level: number): void;
+  /** Another level of detail is shown, with so many Gaussians. */
+  level(level: number, gaussians: number): void;
 }
 
 /** Longest side of the picture in pixels: beyond, splats cost more than they show. */
@@ -35,6 +36,8 @@ export class AvatarView {
   continuous = false;
   orbit = new Orbit([0, 0, -RESTING_DISTANCE_M]);
   info: AvatarInfo | undefined;
+  /** How many Gaussians are drawn. */
+  gaussians = 0;
   motion: Motion | undefined;
 
   private readonly worker: AvatarWorker;
@@ -53,6 +56,7 @@ export class AvatarView {
   private announce = false;
   private posesDirty = false;
   private drawDirty = false;
+  private uploads = 0;
   private scheduled = 0;
   private lastTick = 0;
   private lastCamera: Camera | undefined;
@@ -69,7 +73,8 @@ export class AvatarView {
         this.currentLevel = level;
         this.renderer?.setAppearance(appearance);
         this.shown = this.waiting = undefined;
-        this.events.level(level);
+        this.gaussians = appearance.count;
+        this.events.level(level, appearance.count);
         this.invalidate();
       },
       posed: (posed, order) => {
@@ -130,7 +135,7 @@ export class AvatarView {
     const before = this.info?.counts[this.currentLevel];
     this.currentLevel = level;
     if (this.info && this.info.counts[level] !== before) this.worker.setLevel(level);
-    else this.events.level(level);
+    else this.events.level(level, this.gaussians);
   }
 
   /** Takes a parsed motion file, or none. Throws FileError. */
@@ -241,6 +246,7 @@ export class AvatarView {
       this.shown = this.waiting;
       this.waiting = undefined;
       this.renderer?.setPose(this.shown.posed, this.shown.order);
+      this.uploads++;
       this.drawDirty = true;
     }
     if ((this.drawDirty || this.continuous) && this.shown) this.draw();
@@ -251,6 +257,14 @@ export class AvatarView {
     if (moving || this.continuous) this.schedule();
     else this.lastTick = 0;
   };
+
+  /** Waits until the picture shows all that was asked for before. */
+  async settled(): Promise<void> {
+    const enough = this.uploads + 2; // one pose may be under way already, the next one is newer than this call
+    do {
+      await new Promise(requestAnimationFrame);
+    } while (this.info && this.uploads < enough && (this.posesDirty || this.waiting || this.worker.busy));
+  }
 
   /** Draws what is posed, now: also before a screenshot, which must follow in the same task. */
   draw(): void {

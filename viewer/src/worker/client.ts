@@ -16,10 +16,11 @@ export interface Handlers {
 type Wish = { params: HeadParams; forward: readonly [number, number, number] };
 
 export class AvatarWorker {
+  /** A pose is under way. */
+  busy = false;
   private readonly worker: Worker;
   private readonly url: string;
   private loading: { resolve(info: AvatarInfo): void; reject(error: Error): void } | undefined;
-  private busy = false;
   private wish: Wish | undefined;
 
   constructor(private readonly handlers: Handlers) {

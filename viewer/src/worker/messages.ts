@@ -11,7 +11,7 @@ export type AvatarInfo = Pick<
 > & {
   /** Middle of the neutral head, metres: what a camera should turn about. */
   readonly middle: readonly [number, number, number];
-  /** Gaussians at each level of detail. */
+  /** About how many Gaussians each level of detail has; equal numbers are the same level. */
   readonly counts: readonly number[];
 };
 

@@ -1,7 +1,7 @@
 /** Reads, poses and sorts away from the page's thread. Centres and their order leave together. */
 
 import { readAvatar, type AvatarFile } from "../core/container.js";
-import { appearanceOf, chooseDetail, DETAIL_LEVELS } from "../core/detail.js";
+import { appearanceOf, chooseDetail, DETAIL_LEVELS, type Detail } from "../core/detail.js";
 import { bindingOf, Rig, VERTEX_STRIDE, type Binding } from "../core/rig.js";
 import { DepthSorter } from "../core/sort.js";
 import type { AvatarInfo, FromWorker, ToWorker } from "./messages.js";
@@ -15,7 +15,7 @@ const port = self as unknown as Port;
 interface Loaded {
   readonly file: AvatarFile;
   readonly rig: Rig;
-  readonly chosen: (Uint32Array | undefined | null)[]; // null: not asked for yet
+  readonly chosen: (Detail | undefined | null)[]; // null: not asked for yet
   binding: Binding;
 }
 let loaded: Loaded | undefined;
@@ -32,11 +32,11 @@ function infoOf(file: AvatarFile): AvatarInfo {
 }
 
 function setLevel(state: Loaded, level: number): void {
-  const index = state.chosen[level] === null ? chooseDetail(state.file, DETAIL_LEVELS[level]) : state.chosen[level];
-  state.chosen[level] = index;
-  state.binding = bindingOf(state.file, index ?? undefined);
+  const detail = state.chosen[level] === null ? chooseDetail(state.file, DETAIL_LEVELS[level]) : state.chosen[level];
+  state.chosen[level] = detail;
+  state.binding = bindingOf(state.file, detail?.index);
   spare.length = 0;
-  const appearance = appearanceOf(state.file, index ?? undefined);
+  const appearance = appearanceOf(state.file, detail ?? undefined);
   const transfer = [appearance.scales.buffer, appearance.colors.buffer] as ArrayBuffer[];
   port.postMessage({ kind: "appearance", level, appearance }, transfer);
 }
