@@ -37,6 +37,7 @@ const picture = async (page) => {
   await page.waitForFunction(() => document.querySelector("ff-avatar")?.info, undefined, { timeout: 60_000 });
   await page.waitForTimeout(1500);
   await page.screenshot({ path: join(folder, "desktop.png") });
+  await page.setViewportSize({ width: 820, height: 620 }); // software graphics: fewer pixels are quicker
   seen.playsByItself = await page.evaluate(() => document.querySelector("ff-avatar").shadowRoot.querySelector(".clip button").title);
   await still(page);
 
@@ -66,6 +67,7 @@ const picture = async (page) => {
   seen.reset = await returns(reset);
   seen.pan = await changes(() => drag("Shift"));
   await reset();
+  await page.mouse.move(x, y);
   seen.zoom = await changes(() => page.mouse.wheel(0, -300));
   await reset();
   seen.focus = await changes(() => page.mouse.dblclick(x, y));
@@ -145,6 +147,7 @@ const picture = async (page) => {
     return !label.trim();
   }).map((made) => made.outerHTML));
   const reached = new Set();
+  seen.canvasTab = await page.evaluate(() => $("canvas").tabIndex);
   for (let k = 0; k < 24; k++) {
     await page.keyboard.press("Tab");
     reached.add(await page.evaluate(() => avatar.shadowRoot.activeElement?.tagName ?? "none"));

@@ -31,14 +31,14 @@ export const forwardOf = (camera: Camera): [number, number, number] => [
 
 const PITCH_LIMIT = 1.45;
 
-/** A camera on a sphere about `target`; at rest it is the normalised camera. */
+/** A camera on a sphere about `target`; at rest it is the normalised camera at the height of the target. */
 export class Orbit {
   yaw = 0;
   pitch = 0;
   distance: number;
   target: [number, number, number];
 
-  /** `home`: the point turned about, at rest straight in front of the camera's height. */
+  /** `home`: the point turned about; the resting camera looks straight at it from z = 0. */
   constructor(private readonly home: Vec3) {
     this.target = [...home];
     this.distance = -home[2];

@@ -242,7 +242,7 @@ export class FFAvatarElement extends HTMLElement {
     this.view?.setPose(params ?? undefined);
   }
 
-  /** A point for the eyes, metres in the world of the normalised camera (the camera rests at 0, 0, 0), or null. */
+  /** A point for the eyes, metres in the world of the normalised camera (the resting camera is at z = 0, the head at -1.15), or null. */
   lookAt(point: readonly [number, number, number] | null): void {
     this.view?.lookAt(point ?? undefined);
   }

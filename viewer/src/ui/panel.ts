@@ -58,7 +58,7 @@ interface Slider {
   readonly control: Control;
   readonly row: HTMLElement;
   readonly input: HTMLInputElement;
-  readonly output: HTMLOutputElement;
+  readonly output: HTMLElement;
 }
 
 export class Panel {
@@ -154,8 +154,9 @@ export class Panel {
   private buildClip(): void {
     const { view } = this;
     this.scrubber.addEventListener("input", () => {
+      const wanted = Number(this.scrubber.value); // pausing puts the slider back to where the clip is
       view.pause();
-      view.seek(Number(this.scrubber.value));
+      view.seek(wanted);
     });
     const speed = make("select", { "aria-label": "Speed" });
     for (const value of SPEEDS) speed.append(make("option", { value: String(value) }, `${value}×`));
@@ -222,7 +223,7 @@ export class Panel {
   private slider(control: Control): HTMLElement {
     const { min, max, label, name } = control;
     const input = make("input", { type: "range", min: String(min), max: String(max), step: String((max - min) / 200) });
-    const output = make("output", {});
+    const output = make("span", { class: "value", "aria-hidden": "true" }); // the slider itself says its value
     const row = make("label", { class: "slider", "data-name": name }, make("span", {}, label), output, input);
     input.value = "0";
     input.addEventListener("input", () => {

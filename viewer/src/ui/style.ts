@@ -45,7 +45,7 @@ summary { padding: 9px 2px; cursor: pointer; font-weight: 600; }
 summary small { font-weight: 400; color: #8b92a3; margin-left: 8px; }
 .slider { display: grid; grid-template-columns: 1fr auto; align-items: baseline; padding: 0 0 7px; }
 .slider input { grid-column: 1 / -1; width: 100%; }
-.slider output { font-variant-numeric: tabular-nums; color: #9aa1b2; min-height: 1.45em; }
+.slider .value { font-variant-numeric: tabular-nums; color: #9aa1b2; min-height: 1.45em; }
 .hint { color: #9aa1b2; font-size: 12px; margin: 4px 0; }
 .hint:empty { display: none; }
 .about { border-top: 1px solid var(--line); margin-top: 16px; padding-top: 12px; overflow-wrap: anywhere; }
