@@ -120,3 +120,21 @@ def test_pictures_equal_the_rasterizer(drawn) -> None:
     if used["float32"] == "float32":
         assert worst["float32"] >= LEAST_PSNR_DB
     assert worst["byte"] >= LEAST_PSNR_DB
+
+
+def test_three_object_draws_the_same(tmp_path) -> None:
+    """In a byte canvas, through three.js's own camera; at rest and driven."""
+    dist, _ = build()
+    path = synthetic_avatars()[2]
+    run_in_browser("three.mjs", dist, path, tmp_path)
+    avatar = Avatar.load(path)
+    params = avatar.neutral_params(2)
+    params.jaw[1] += avatar.rig.head.arkit_pose["jawOpen"][2]
+    params.neck[1, 1] += 0.4
+    expected = avatar.render(params, 320).images.numpy()
+    for name, wanted in zip(("three", "three-driven"), expected):
+        picture = np.fromfile(tmp_path / f"{name}.u8", np.uint8).reshape(320, 320, 4)[..., :3] / 255
+        value = psnr(picture, wanted)
+        print(f"{name}: {value:.1f} dB")
+        assert value >= LEAST_PSNR_DB
+    assert psnr(expected[0], expected[1]) < 30

@@ -7,13 +7,16 @@ import { chromium } from "playwright-core";
 
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json" };
 
-/** Serves folders: { "/dist/": folder, ... }. "/" is an empty page. */
+const EMPTY_PAGE = `<!doctype html><title>test</title><link rel=icon href="data:,">
+<script type="importmap">{"imports": {"three": "/three/three.module.js"}}</script><body></body>`;
+
+/** Serves folders: { "/dist/": folder, ... }. "/" is an empty page, whose modules find three.js under "/three/". */
 export async function serve(folders) {
   const server = createServer((request, response) => {
     const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
     if (path === "/") {
       response.setHeader("content-type", "text/html");
-      response.end("<!doctype html><title>test</title><link rel=icon href='data:,'><body></body>");
+      response.end(EMPTY_PAGE);
       return;
     }
     const root = Object.keys(folders).find((prefix) => path.startsWith(prefix));

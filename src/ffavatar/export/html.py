@@ -13,10 +13,7 @@ from ffavatar.avatar import Avatar
 from ffavatar.drive.motion import Motion
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path, check_output_file
-from ffavatar.viewer import BUNDLE
-
-STYLE = """html, body { margin: 0; height: 100%; background: #1b1d24; color: #e8eaf0; font-family: system-ui, sans-serif; }
-ff-avatar { width: 100%; height: 100vh; height: 100dvh; }"""
+from ffavatar.viewer import BUNDLE, PAGE_STYLE
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}|transparent")
 
@@ -72,13 +69,13 @@ def _hash(text: str) -> str:
 
 
 def _page(blocks: list[str], title: str, background: str, has_motion: bool) -> str:
-    script = BUNDLE.read_text(encoding="utf-8")
+    script, style = BUNDLE.read_text(encoding="utf-8"), PAGE_STYLE.read_text(encoding="utf-8")
     if re.search(r"</script|<!--", script, re.IGNORECASE):
         raise RuntimeError("the viewer's bundle cannot be put into a page: it contains the end of a script")
     policy = {
         "default-src": "'none'",
         "script-src": _hash(script),
-        "style-src": _hash(STYLE),
+        "style-src": _hash(style),
         "worker-src": "blob:",  # the bundle holds its worker as text
         "img-src": "data: blob:",
         "media-src": "blob:",
@@ -99,10 +96,11 @@ def _page(blocks: list[str], title: str, background: str, has_motion: bool) -> s
         '<meta name="description" content="A synthetic head avatar, made and animated by a computer">',
         f"<title>{name}</title>",
         '<link rel="icon" href="data:,">',
-        f"<style>{STYLE}</style>",
+        f"<style>{style}</style>",
         "</head>",
         "<body>",
-        f'<ff-avatar controls idle look="cursor" src="#avatar"{clip} background="{background}" label="{name}"></ff-avatar>',
+        f'<ff-avatar controls idle look="cursor" background="{background}" label="{name}" src="#avatar"{clip}>',
+        "</ff-avatar>",
         "<noscript>The avatar is drawn by a script of this page; allow scripts to see it.</noscript>",
         *blocks,
         f'<script type="module">{script}</script>',

@@ -9,3 +9,6 @@ FOLDER = Path(__file__).resolve().parent
 
 BUNDLE = FOLDER / "ff-avatar.js"
 """One ES module without imports; loading it defines the element ``<ff-avatar>``."""
+
+PAGE_STYLE = FOLDER / "page.css"
+"""The style of a page that shows nothing but an avatar."""

@@ -1,7 +1,14 @@
 /** What makes a still avatar look alive: blinking, breathing, and eyes that follow a point. */
 
 import type { HeadParams } from "./params.js";
-import { axisAngleToMatrix, multiplyMatrices, type Vec3 } from "./rotation.js";
+import {
+  axisAngleToMatrix,
+  axisAngleToQuat,
+  multiplyMatrices,
+  quatMultiply,
+  quatToAxisAngle,
+  type Vec3,
+} from "./rotation.js";
 import type { Skeleton } from "./skeleton.js";
 
 const EYE_JOINTS = [3, 4] as const;
@@ -48,8 +55,8 @@ export function addGaze(skeleton: Skeleton, params: HeadParams, point: Vec3): vo
     const [x, y, z] = [0, 1, 2].map((c) => head[c] * away[0] + head[3 + c] * away[1] + head[6 + c] * away[2]);
     const yaw = Math.atan2(x, Math.max(z, 1e-6));
     const pitch = -Math.atan2(y, Math.hypot(x, z));
-    params.joints[3 * joint] = Math.max(-GAZE_PITCH, Math.min(GAZE_PITCH, pitch));
-    params.joints[3 * joint + 1] = Math.max(-GAZE_YAW, Math.min(GAZE_YAW, yaw));
-    params.joints[3 * joint + 2] = 0;
+    const up = axisAngleToQuat([Math.max(-GAZE_PITCH, Math.min(GAZE_PITCH, pitch)), 0, 0]);
+    const aside = axisAngleToQuat([0, Math.max(-GAZE_YAW, Math.min(GAZE_YAW, yaw)), 0]);
+    params.joints.set(quatToAxisAngle(quatMultiply(aside, up)), 3 * joint);
   }
 }
