@@ -87,7 +87,8 @@ def test_keyboard_and_screen_reader(seen) -> None:
 def test_failures_are_sentences(seen) -> None:
     for what, part in (("broken", "cut short"), ("foreign", "not this page's own server"), ("missing", "404")):
         assert seen[what]["name"] == "FileError" and part in seen[what]["shown"]
-    assert seen["recovered"]
+    assert seen["recovered"] and seen["reconnected"]
+    assert seen["contextBack"]  # a lost graphics context is made again
     assert "WebGL2" in seen["noGraphics"]["shown"] and seen["noGraphics"]["role"] == "alert"
 
 

@@ -6,13 +6,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 from viewer_tools import build, run, synthetic_avatars, workshop
 
+from ffavatar.animate import Rig
 from ffavatar.avatar import Avatar
 from ffavatar.drive.motion import Motion, demo_motion
+from ffavatar.head import Surface
+from ffavatar.types import CanonicalGaussians
 
 pytestmark = pytest.mark.slow
+NO_FACES = (torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 2), torch.zeros(0, 3, dtype=torch.int64))
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,27 @@ def test_levels_of_detail_are_partitions(steered, avatar) -> None:
     for detail, wanted in ((few, 5_000), (middle, 20_000)):
         assert 0.8 * wanted <= detail["count"] <= 1.3 * wanted
         assert detail["members"] and detail["ordered"] and detail["own"] and detail["finite"]
+
+
+def test_levels_of_detail_look_alike(steered, avatar) -> None:
+    """Fewer Gaussians lose fineness, not the person: against all of them, and no hole shows what is behind."""
+    full = avatar.render(size=256)
+    for detail, least_db in zip(steered["details"], (24, 28)):
+        index = torch.tensor(detail["index"])
+        surface = Surface(avatar.rig.surface.parents[index], avatar.rig.surface.barycentric[index], *NO_FACES)
+        colors = torch.tensor(detail["colors"]).reshape(-1, 4).float() / 255
+        canonical = CanonicalGaussians(
+            avatar.canonical.offsets[index], avatar.canonical.quats[index],
+            torch.tensor(detail["scales"]).reshape(-1, 4)[:, :3].contiguous(), colors[:, 3].contiguous(),
+            colors[:, :3].contiguous(),
+        )  # fmt: skip
+        rig = Rig(avatar.rig.head, avatar.rig.neutral, avatar.rig.joints, surface)
+        fewer = Avatar(rig, canonical, avatar.identity).render(size=256)
+        value = float(-10 * torch.log10((fewer.images - full.images).square().mean()))
+        inside = full.alphas > 0.99
+        print(f"{len(index)} Gaussians: {value:.1f} dB, {(fewer.alphas[inside] > 0.9).float().mean():.4f} covered")
+        assert value >= least_db
+        assert (fewer.alphas[inside] > 0.9).float().mean() > 0.97
 
 
 def test_orbit(steered) -> None:

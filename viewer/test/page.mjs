@@ -168,6 +168,27 @@ const picture = async (page) => {
     await avatar.load("/data/avatar.safetensors");
     return $(".message").hidden;
   });
+  seen.reconnected = await page.evaluate(async () => {
+    const again = new Promise((done) => addEventListener("ff-load", () => done(true), { once: true }));
+    avatar.remove();
+    document.body.append(avatar);
+    return again;
+  });
+  seen.contextBack = await page.evaluate(async () => {
+    const changed = new Promise((done) => avatar.addEventListener("ff-detail", () => done(true), { once: true }));
+    const lose = $("canvas").getContext("webgl2").getExtension("WEBGL_lose_context");
+    lose.loseContext();
+    await new Promise((r) => setTimeout(r, 300));
+    lose.restoreContext();
+    return changed;
+  });
+  const colors = await page.evaluate(async () => {
+    const bitmap = await createImageBitmap(await avatar.screenshot());
+    const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+    context.drawImage(bitmap, 0, 0);
+    return new Set(new Uint32Array(context.getImageData(0, 0, bitmap.width, bitmap.height).data.buffer)).size;
+  });
+  seen.contextBack &&= colors > 500;
   seen.outside = requests.filter((url) => !url.startsWith(server.origin) && !/^(blob|data):/.test(url));
   await close();
 }

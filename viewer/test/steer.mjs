@@ -60,6 +60,9 @@ out.details = core.DETAIL_LEVELS.map((wanted) => {
     ordered: detail.starts.every((value, k) => k === 0 || value > detail.starts[k - 1]),
     own: detail.index.every((i, r) => detail.members.subarray(detail.starts[r], detail.starts[r + 1]).includes(i)),
     finite: scales.every(Number.isFinite) && colors.length === 4 * detail.index.length,
+    index: [...detail.index],
+    scales: [...scales],
+    colors: [...colors],
   };
 });
 

@@ -4,6 +4,9 @@ import type { AvatarFile } from "./container.js";
 
 export const DETAIL_LEVELS = [5_000, 20_000, 80_000] as const;
 
+/** Runs lie less evenly than the Gaussians they stand for: so much wider, and no gap shows what is behind. */
+const OVERLAP = 1.3;
+
 /** What a renderer needs of each Gaussian that no pose changes. */
 export interface Appearance {
   readonly count: number;
@@ -21,20 +24,22 @@ function spread(x: number): number {
   return (x | (x << 2)) & 0x09249249;
 }
 
+/** Centres on the neutral head, (N, 3) metres. */
+function neutralCentres(file: AvatarFile): Float64Array {
+  const points = Float64Array.from(file.offsets);
+  for (let i = 0; i < points.length; i++) {
+    const t = i - (i % 3);
+    for (let k = 0; k < 3; k++) points[i] += file.barycentric[t + k] * file.neutral[3 * file.parents[t + k] + (i % 3)];
+  }
+  return points;
+}
+
 /** Gaussians ordered along a space-filling curve, so that neighbours in the list are neighbours on the head. */
-function curveOrder(file: AvatarFile): Uint32Array {
-  const n = file.gaussianCount;
-  const points = new Float64Array(3 * n);
+function curveOrder(points: Float64Array): Uint32Array {
+  const n = points.length / 3;
   const low = [Infinity, Infinity, Infinity];
   let side = 0;
-  for (let i = 0; i < 3 * n; i++) {
-    const t = i - (i % 3);
-    const c = i % 3;
-    let value = file.offsets[i];
-    for (let k = 0; k < 3; k++) value += file.barycentric[t + k] * file.neutral[3 * file.parents[t + k] + c];
-    points[i] = value;
-    low[c] = Math.min(low[c], value);
-  }
+  for (let i = 0; i < 3 * n; i++) low[i % 3] = Math.min(low[i % 3], points[i]);
   for (let i = 0; i < 3 * n; i++) side = Math.max(side, points[i] - low[i % 3]);
   const scale = 1023 / (side || 1);
   const keys = new Float64Array(n); // Morton code (30 bits) and index in one number, so that the sort is a plain one
@@ -75,7 +80,8 @@ export function chooseDetail(file: AvatarFile, wanted: number): Detail | undefin
   for (let v = 0; v < file.vertexCount; v++) first[v + 1] += first[v];
   const members = new Uint32Array(n);
   const next = first.slice();
-  for (const i of curveOrder(file)) members[next[nearestVertex(file, i)]++] = i;
+  const points = neutralCentres(file);
+  for (const i of curveOrder(points)) members[next[nearestVertex(file, i)]++] = i;
   const starts: number[] = [];
   for (let v = 0; v < file.vertexCount; v++) {
     const size = first[v + 1] - first[v];
@@ -85,11 +91,17 @@ export function chooseDetail(file: AvatarFile, wanted: number): Detail | undefin
   starts.push(n);
   const index = new Uint32Array(starts.length - 1);
   index.forEach((_, r) => {
-    let best = -1; // the member nearest to the vertex: towards the run's middle, for runs of a whole vertex
+    const middle = [0, 1, 2].map((c) => {
+      let sum = 0;
+      for (let k = starts[r]; k < starts[r + 1]; k++) sum += points[3 * members[k] + c];
+      return sum / (starts[r + 1] - starts[r]);
+    });
+    let nearest = Infinity;
     for (let k = starts[r]; k < starts[r + 1]; k++) {
-      const nearness = Math.max(...file.barycentric.subarray(3 * members[k], 3 * members[k] + 3)) * file.opacities[members[k]];
-      if (nearness > best) {
-        best = nearness;
+      const at = 3 * members[k];
+      const away = Math.hypot(points[at] - middle[0], points[at + 1] - middle[1], points[at + 2] - middle[2]);
+      if (away < nearest) {
+        nearest = away;
         index[r] = members[k];
       }
     }
@@ -121,7 +133,7 @@ export function appearanceOf(file: AvatarFile, detail?: Detail): Appearance {
     }
     const thin = axes.indexOf(Math.min(axes[0], axes[1], axes[2])); // across the surface: not widened
     for (let c = 0; c < 3; c++) {
-      scales[4 * i + c] = Math.exp(axes[c]) * (c === thin ? 1 : Math.sqrt(to - from));
+      scales[4 * i + c] = Math.exp(axes[c]) * (c === thin || to - from === 1 ? 1 : OVERLAP * Math.sqrt(to - from));
       colors[4 * i + c] = opacity ? Math.round(color[c] / opacity) : 0;
     }
     colors[4 * i + 3] = Math.round(opacity / (to - from));

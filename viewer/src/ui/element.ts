@@ -47,6 +47,7 @@ export class FFAvatarElement extends HTMLElement {
   private removeGestures: (() => void) | undefined;
   private listeners: AbortController | undefined;
   private opening = 0;
+  private readonly resizes = new ResizeObserver(() => this.view?.invalidate());
 
   constructor() {
     super();
@@ -67,7 +68,7 @@ export class FFAvatarElement extends HTMLElement {
     if (!this.view && !this.start()) return;
     this.followPointer(this.listeners.signal);
     this.acceptDrops(this.listeners.signal);
-    new ResizeObserver(() => this.view?.invalidate()).observe(this.canvas);
+    this.resizes.observe(this.stage);
     const query = this.hasAttribute("from-query") ? new URLSearchParams(location.search) : undefined;
     for (const name of ["src", "motion"]) {
       const given = query?.get(name);
@@ -78,6 +79,7 @@ export class FFAvatarElement extends HTMLElement {
 
   disconnectedCallback(): void {
     this.listeners?.abort();
+    this.resizes.disconnect();
     this.removeGestures?.();
     this.view?.dispose();
     this.view = undefined;
