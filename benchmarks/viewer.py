@@ -1,9 +1,9 @@
-"""Speed of the browser viewer: deforming and sorting in Node, the first picture in headless Chromium, the bundle's size.
+"""Speed of the browser viewer: deform and sort in Node, first picture in headless Chromium, size of the bundle.
 
     python benchmarks/viewer.py [AVATAR.safetensors] [--markdown FILE]
 
-Without an avatar, one of a synthetic person is reconstructed. Needs `npm ci && npm run build` in viewer/, and Chromium (its
-path in CHROMIUM, or on the PATH). Chromium draws by SwiftShader, in software: a graphics card is far quicker.
+Without an avatar, one of a synthetic person is reconstructed. Needs `npm ci && npm run build` in viewer/, and Chromium
+(its path in CHROMIUM, or on the PATH). Chromium draws by SwiftShader, in software: a graphics card is far quicker.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_levels_of_detail_are_partitions(steered, avatar) -> None:
 def test_levels_of_detail_look_alike(steered, avatar) -> None:
     """Fewer Gaussians lose fineness, not the person: against all of them, and no hole shows what is behind."""
     full = avatar.render(size=256)
-    for detail, least_db in zip(steered["details"], (24, 28)):
+    for detail, least_db in zip(steered["details"], (20, 25)):
         index = torch.tensor(detail["index"])
         surface = Surface(avatar.rig.surface.parents[index], avatar.rig.surface.barycentric[index], *NO_FACES)
         colors = torch.tensor(detail["colors"]).reshape(-1, 4).float() / 255
@@ -125,6 +125,26 @@ def test_levels_of_detail_look_alike(steered, avatar) -> None:
         print(f"{len(index)} Gaussians: {value:.1f} dB, {(fewer.alphas[inside] > 0.9).float().mean():.4f} covered")
         assert value >= least_db
         assert (fewer.alphas[inside] > 0.9).float().mean() > 0.97
+
+
+def test_tracked_faces_are_calibrated_and_mirrored(steered) -> None:
+    plain, mirrored = steered["tracked"]
+    for case in (plain, mirrored):
+        assert case["during"]  # nothing moves while the neutral face is gathered
+        assert max(abs(value) for value in case["rest"].values()) < 1e-9
+        assert case["last"]["browInnerUp"] == pytest.approx(0.5, abs=0.01)  # (0.6 - 0.2) / (1 - 0.2)
+        assert case["last"]["headPitch"] == pytest.approx(0, abs=1e-6) and "_neutral" not in case["last"]
+    assert plain["last"]["headYaw"] == pytest.approx(0.4, abs=0.005)
+    assert plain["last"]["eyeBlinkLeft"] == pytest.approx(1, abs=0.01)
+    assert mirrored["last"]["headYaw"] == pytest.approx(-0.4, abs=0.005)
+    assert mirrored["last"]["eyeBlinkRight"] == pytest.approx(1, abs=0.01) and "eyeBlinkLeft" not in mirrored["last"]
+
+
+def test_smoothing_takes_noise_and_follows_steps(steered) -> None:
+    noise, smooth = np.array(steered["noisy"][50:]), np.array(steered["filtered"][50:])
+    assert smooth.std() < 0.5 * noise.std()
+    assert steered["step"][-1] > 0.45  # of 0.5, a third of a second later
+    assert (np.diff(steered["step"]) > 0).all()
 
 
 def test_orbit(steered) -> None:

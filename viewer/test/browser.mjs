@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join, normalize } from "node:path";
 import { chromium } from "playwright-core";
 
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json" };
+const TYPES = { ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json" };
 
 const EMPTY_PAGE = `<!doctype html><title>test</title><link rel=icon href="data:,">
 <script type="importmap">{"imports": {"three": "/three/three.module.js"}}</script><body></body>`;
@@ -34,8 +34,8 @@ export async function serve(folders) {
   return { origin: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
 }
 
-/** Opens Chromium with WebGL2 through SwiftShader (`graphics: false` for none) and a profile of its own. */
-export async function open({ graphics = true, ...options } = {}) {
+/** Opens Chromium with WebGL2 through SwiftShader (`graphics: false` for none; `extra`: more switches) and a profile of its own. */
+export async function open({ graphics = true, extra = [], ...options } = {}) {
   const profile = mkdtempSync(join(tmpdir(), "ff-avatar-"));
   const drawing = graphics
     ? ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
@@ -47,7 +47,7 @@ export async function open({ graphics = true, ...options } = {}) {
     ...options,
     args: [
       "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync", ...drawing,
+      "--disable-component-update", "--disable-sync", ...drawing, ...extra,
     ],
   });
   const page = context.pages()[0] ?? (await context.newPage());

@@ -66,6 +66,26 @@ out.details = core.DETAIL_LEVELS.map((wanted) => {
   };
 });
 
+// a tracker that says at rest: turned by 0.1, brows a little up; then a turn to 0.5 and a blink of the left eye
+const reading = (yaw, scores) => ({
+  scores: { _neutral: 0, browInnerUp: 0.2, ...scores },
+  matrix: [Math.cos(yaw), 0, -Math.sin(yaw), 0, 0, 1, 0, 0, Math.sin(yaw), 0, Math.cos(yaw), 0, 3, 4, -50, 1],
+});
+out.tracked = [false, true].map((mirror) => {
+  const driver = new core.FaceDriver(mirror);
+  const during = Array.from({ length: 11 }, () => driver.next(reading(0.1, { eyeBlinkLeft: 0.1 }), 1 / 30));
+  const rest = driver.next(reading(0.1, { eyeBlinkLeft: 0.1 }), 1 / 30);
+  let last;
+  for (let k = 0; k < 60; k++) last = driver.next(reading(0.5, { eyeBlinkLeft: 1, browInnerUp: 0.6 }), 1 / 30);
+  return { during: during.every((values) => Object.keys(values).length === 0), rest, last };
+});
+let seed = 1;
+const noise = () => (seed = (seed * 16807) % 2147483647) / 2147483647 - 0.5;
+const filter = new core.OneEuro(1.2, 2);
+out.noisy = Array.from({ length: 200 }, () => 0.02 * noise());
+out.filtered = out.noisy.map((value) => filter.next(value, 1 / 30));
+out.step = Array.from({ length: 10 }, () => filter.next(0.5, 1 / 30));
+
 const orbit = new core.Orbit([0, 0, -1.15]);
 const before = orbit.camera(640, 480);
 out.resting = { camera: [...before.worldToCam], normalised: [...core.normalisedCamera(640, 480).worldToCam], fx: before.fx };

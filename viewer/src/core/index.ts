@@ -11,3 +11,4 @@ export * from "./rig.js";
 export * from "./rotation.js";
 export * from "./skeleton.js";
 export * from "./sort.js";
+export * from "./tracking.js";

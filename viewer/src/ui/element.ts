@@ -30,6 +30,8 @@ export interface FFAvatarEventMap {
   "ff-error": CustomEvent<Error>;
   /** The clip moved, started or stopped. */
   "ff-time": CustomEvent<{ time: number; duration: number; playing: boolean }>;
+  /** The webcam read a face: the values that drive the avatar now. */
+  "ff-webcam": CustomEvent<Readonly<Record<string, number>>>;
   /** The level of detail changed; the number of Gaussians. */
   "ff-detail": CustomEvent<{ detail: DetailName; gaussians: number }>;
 }
@@ -287,6 +289,12 @@ export class FFAvatarElement extends HTMLElement {
   /** The WebM film since `startRecording`. */
   stopRecording(): Promise<Blob> {
     return this.recorder?.stop() ?? Promise.reject(new Error("Nothing is being recorded."));
+  }
+
+  /** What the webcam reads, as `setARKit`. */
+  driveByWebcam(values: Readonly<Record<string, number>>): void {
+    this.setARKit(values);
+    this.emit("ff-webcam", values);
   }
 
   /** Shows a sentence in place of the picture, as an alert. */

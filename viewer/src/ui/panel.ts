@@ -6,6 +6,7 @@ import type { AvatarInfo } from "../worker/messages.js";
 import type { FFAvatarElement } from "./element.js";
 import { download, type Recorder } from "./recorder.js";
 import type { AvatarView } from "./view.js";
+import { Webcam, type WebcamState } from "./webcam.js";
 
 const GROUPS: readonly [ControlGroup, string][] = [
   ["head", "Head"],
@@ -14,6 +15,15 @@ const GROUPS: readonly [ControlGroup, string][] = [
   ["mouth", "Mouth"],
   ["other", "Other"],
 ];
+const CONSENT =
+  "Your face moves the avatar. The camera's pictures are worked on in this page only: none is stored, none leaves your device.";
+const CAMERA_STATES: Record<WebcamState, string> = {
+  off: "",
+  starting: "Starting the camera…",
+  calibrating: "Look straight ahead with a relaxed face…",
+  driving: "The avatar follows your face.",
+  "no face": "No face is seen.",
+};
 const SPEEDS = [0.25, 0.5, 1, 1.5, 2];
 
 type Attributes = Record<string, string>;
@@ -77,6 +87,7 @@ export class Panel {
   private readonly clear = make("input", { type: "checkbox" });
   private readonly follow = make("input", { type: "checkbox" });
   private readonly idle = make("input", { type: "checkbox" });
+  private webcam: Webcam | undefined;
   private readonly about = make("p", { class: "hint about" });
 
   constructor(
@@ -88,12 +99,13 @@ export class Panel {
     this.buildBar();
     this.buildClip();
     const expression = make("section", {}, make("h2", {}, "Expression"), this.search, this.found, this.groups);
-    this.root.append(this.clip, expression, this.buildSettings(), this.about);
+    this.root.append(this.clip, ...this.buildWebcam(), expression, this.buildSettings(), this.about);
     this.search.addEventListener("input", () => this.filter());
     this.settingsChanged();
   }
 
   remove(): void {
+    this.webcam?.dispose();
     this.root.remove();
     this.bar.remove();
     this.element.toggleAttribute("data-folded", false);
@@ -171,6 +183,38 @@ export class Panel {
       make("div", { class: "line" }, this.clock, make("label", {}, loop, "Loop"), speed),
     );
     this.clip.hidden = true;
+  }
+
+  /** Only where the page has the webcam's files. */
+  private buildWebcam(): HTMLElement[] {
+    const folder = this.element.getAttribute("vision");
+    if (folder === null) return [];
+    const state = make("p", { class: "hint", role: "status" });
+    const begin = make("button", { type: "button", class: "wide" }, "Allow and start the camera");
+    const neutral = make("button", { type: "button", class: "wide" }, "This is my neutral face");
+    const mirror = make("input", { type: "checkbox" });
+    mirror.checked = true;
+    const webcam = new Webcam(folder, {
+      values: (values) => this.element.driveByWebcam(values),
+      state: (now) => {
+        state.textContent = CAMERA_STATES[now];
+        begin.textContent = now === "off" ? "Allow and start the camera" : "Stop the camera";
+        neutral.hidden = webcam.video.hidden = now === "off" || now === "starting";
+      },
+    });
+    this.webcam = webcam;
+    neutral.hidden = webcam.video.hidden = true;
+    webcam.video.setAttribute("aria-label", "What the camera sees");
+    begin.addEventListener("click", () => {
+      if (webcam.state !== "off") webcam.stop();
+      else webcam.start().catch((error: Error) => (state.textContent = error.message));
+    });
+    neutral.addEventListener("click", () => webcam.driver.calibrate());
+    mirror.addEventListener("change", () => (webcam.driver.mirror = mirror.checked));
+    const consent = make("p", { class: "hint" }, CONSENT);
+    const mirrored = make("label", { class: "line" }, "Like a mirror", mirror);
+    const parts = [make("h2", {}, "Webcam"), consent, begin, state, webcam.video, neutral, mirrored];
+    return [make("section", { class: "webcam" }, ...parts)];
   }
 
   private buildSettings(): HTMLElement {

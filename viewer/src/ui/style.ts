@@ -46,6 +46,8 @@ summary small { font-weight: 400; color: #8b92a3; margin-left: 8px; }
 .slider { display: grid; grid-template-columns: 1fr auto; align-items: baseline; padding: 0 0 7px; }
 .slider input { grid-column: 1 / -1; width: 100%; }
 .slider .value { font-variant-numeric: tabular-nums; color: #9aa1b2; min-height: 1.45em; }
+button.wide { width: 100%; height: auto; padding: 9px; border: 1px solid var(--line); background: #ffffff14; margin: 4px 0; }
+video { width: 100%; border-radius: 10px; transform: scaleX(-1); display: block; margin: 6px 0; }
 .hint { color: #9aa1b2; font-size: 12px; margin: 4px 0; }
 .hint:empty { display: none; }
 .about { border-top: 1px solid var(--line); margin-top: 16px; padding-top: 12px; overflow-wrap: anywhere; }
