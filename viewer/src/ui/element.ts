@@ -49,6 +49,7 @@ export class FFAvatarElement extends HTMLElement {
   private removeGestures: (() => void) | undefined;
   private listeners: AbortController | undefined;
   private opening = 0;
+  private early: { readonly source: string; readonly data: Promise<ArrayBuffer> } | undefined;
   private readonly resizes = new ResizeObserver(() => this.view?.invalidate());
 
   constructor() {
@@ -67,15 +68,15 @@ export class FFAvatarElement extends HTMLElement {
 
   connectedCallback(): void {
     this.listeners = new AbortController();
-    if (!this.view && !this.start()) return;
-    this.followPointer(this.listeners.signal);
-    this.acceptDrops(this.listeners.signal);
-    this.resizes.observe(this.stage);
     const query = this.hasAttribute("from-query") ? new URLSearchParams(location.search) : undefined;
     for (const name of ["src", "motion"]) {
       const given = query?.get(name);
       if (given) this.setAttribute(name, given);
     }
+    if (!this.view && !this.start()) return;
+    this.followPointer(this.listeners.signal);
+    this.acceptDrops(this.listeners.signal);
+    this.resizes.observe(this.stage);
     if (!this.hasAttribute("src")) this.status.textContent = this.panel ? "Open or drop an avatar file (.safetensors)." : "";
   }
 
@@ -98,6 +99,12 @@ export class FFAvatarElement extends HTMLElement {
     this.canvas.part.add("canvas");
     this.stage.prepend(this.canvas);
     this.relabel();
+    const source = this.getAttribute("src");
+    if (source) {
+      // Graphics may take a second to start and block this thread: the file comes meanwhile.
+      this.early = { source, data: this.read(source) };
+      this.early.data.catch(() => undefined); // `load` tells
+    }
     try {
       this.view = new AvatarView(
         this.canvas,
@@ -121,7 +128,7 @@ export class FFAvatarElement extends HTMLElement {
     this.removeGestures = addGestures(this.view, () => this.resetView());
     if (this.hasAttribute("controls")) this.addPanel();
     for (const name of ["background", "detail", "idle"]) this.attributeChangedCallback(name);
-    if (this.hasAttribute("src")) void this.load(this.getAttribute("src") ?? "").catch(() => undefined);
+    if (source) void this.load(source).catch(() => undefined);
     return true;
   }
 
@@ -190,7 +197,9 @@ export class FFAvatarElement extends HTMLElement {
     this.message.hidden = true;
     this.status.textContent = "Loading the avatar…";
     try {
-      const buffer = typeof source === "string" ? await readSource(source, document, this.hasAttribute("cross-origin")) : source;
+      const early = this.early?.source === source ? this.early.data : undefined;
+      this.early = undefined;
+      const buffer = typeof source === "string" ? await (early ?? this.read(source)) : source;
       if (turn !== this.opening) throw new Error("another avatar was asked for meanwhile");
       const info = await view.open(buffer);
       const motion = this.getAttribute("motion");
@@ -208,7 +217,7 @@ export class FFAvatarElement extends HTMLElement {
     if (!view) return;
     try {
       let data: unknown = motion;
-      if (typeof data === "string") data = data ? await readSource(data, document, this.hasAttribute("cross-origin")) : null;
+      if (typeof data === "string") data = data ? await this.read(data) : null;
       if (data instanceof ArrayBuffer) data = parseJson(data);
       view.setMotion(data);
       this.message.hidden = true;
@@ -306,6 +315,10 @@ export class FFAvatarElement extends HTMLElement {
   }
 
   // --- what happens inside ---
+
+  private read(source: string): Promise<ArrayBuffer> {
+    return readSource(source, document, this.hasAttribute("cross-origin"));
+  }
 
   private emit<K extends keyof FFAvatarEventMap>(name: K, detail: FFAvatarEventMap[K]["detail"]): void {
     this.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, composed: true }));

@@ -67,7 +67,7 @@ export class AvatarView {
     private readonly precision: Precision = "float16",
   ) {
     this.gaze = { wanted: undefined, now: [0, 0, 0], share: 0 };
-    this.renderer = new Renderer(canvas, precision);
+    // first the worker: it starts while graphics block this thread
     this.worker = new AvatarWorker({
       appearance: (level, appearance) => {
         this.currentLevel = level;
@@ -84,6 +84,12 @@ export class AvatarView {
       },
       failed: (error) => this.events.failed(error),
     });
+    try {
+      this.renderer = new Renderer(canvas, precision);
+    } catch (error) {
+      this.worker.dispose();
+      throw error;
+    }
     canvas.addEventListener("webglcontextlost", this.contextLost);
     canvas.addEventListener("webglcontextrestored", this.contextRestored);
   }
