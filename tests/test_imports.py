@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("evaluate",),
     ("train",),
+    ("viewer",),
     ("export",),
     ("server",),
     ("demo",),

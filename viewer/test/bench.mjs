@@ -1,0 +1,37 @@
+// Speed of deforming and sorting in Node: `node bench.mjs DIST AVATAR MOTION`; prints JSON with medians in milliseconds.
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+
+const [dist, avatar, clip] = process.argv.slice(2);
+const core = await import(pathToFileURL(resolve(join(dist, "core.js"))).href);
+const bytes = readFileSync(avatar);
+const file = core.readAvatar(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+const motion = core.readMotion(JSON.parse(readFileSync(clip, "utf8")), file);
+const rig = new core.Rig(file);
+// exactly 80,000 of them, so that the figure means the same for every avatar
+const count = Math.min(file.gaussianCount, 80_000);
+const index = Uint32Array.from({ length: count }, (_, i) => Math.floor((i * file.gaussianCount) / count));
+const binding = core.bindingOf(file, index);
+const posed = new Float32Array(8 * count);
+const order = new Uint32Array(count);
+const sorter = new core.DepthSorter();
+const times = { vertices: [], gaussians: [], sort: [], frame: [] };
+for (let k = 0; k < 240; k++) {
+  const params = core.poseAt(motion, (k / 30) % motion.seconds);
+  const begun = performance.now();
+  rig.poseVertices(params);
+  const vertices = performance.now();
+  rig.poseGaussians(binding, posed);
+  const gaussians = performance.now();
+  sorter.sort(posed, 8, [0, 0, -1], order);
+  const done = performance.now();
+  if (k < 40) continue; // warm-up
+  times.vertices.push(vertices - begun);
+  times.gaussians.push(gaussians - vertices);
+  times.sort.push(done - gaussians);
+  times.frame.push(done - begun);
+}
+const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+const result = Object.fromEntries(Object.entries(times).map(([name, values]) => [name, median(values)]));
+console.log(JSON.stringify({ ...result, least: times.frame[0], count, node: process.version }));
