@@ -80,7 +80,8 @@ def test_jacobian_by_pose_expression_and_identity(model, pose, row):
         return project_normalised(still.points(moved, identity + change)[0]).flatten()
 
     zero = torch.zeros(POSE_UNKNOWNS + model.expdirs.shape[2], dtype=torch.float64)
-    expected = torch.autograd.functional.jacobian(project, (zero, torch.zeros_like(identity)))
+    inputs = (zero, torch.zeros_like(identity))
+    expected = torch.autograd.functional.jacobian(project, inputs, vectorize=True)
     torch.testing.assert_close(by_view[row], expected[0], atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(by_identity[row], expected[1], atol=1e-9, rtol=1e-9)
 

@@ -32,9 +32,9 @@ def use_threads(count: int) -> None:
     """
     import torch
 
-    if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
-        return
-    with _SETTING_THREADS:
+    with _SETTING_THREADS:  # for this question too: torch's first answer in a thread writes back what it reads
+        if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
+            return
         everywhere = torch.get_num_threads()  # a new thread begins with the process' setting
         torch.set_num_threads(count)
         back = threading.Thread(target=torch.set_num_threads, args=(everywhere,))
