@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffavatar.drive.motion import MOTION_SUFFIXES, Motion
+from ffavatar.drive.formats import is_motion, read_motion
+from ffavatar.drive.motion import Motion
 from ffavatar.drive.stages import in_background
 from ffavatar.drive.video import FrameReader, at_constant_rate, existing_input
 from ffavatar.drive.window import Box, SteadyWindow, to_window, window_camera
@@ -204,8 +205,8 @@ def make_film(
     style = style or FilmStyle()
     check_film_output(out, style.alpha)
     driver = existing_input(driver)
-    if driver.suffix.lower() in MOTION_SUFFIXES and not driver.is_dir():
-        return film_motion(avatar, Motion.load(driver), out, style, progress)
+    if is_motion(driver):
+        return film_motion(avatar, read_motion(driver), out, style, progress)
 
     from ffavatar.model import load_model
     from ffavatar.photo import FrontEnd

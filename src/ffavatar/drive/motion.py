@@ -6,7 +6,8 @@ import json
 import math
 import re
 import zipfile
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from ffavatar.drive.video import existing_input
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 from ffavatar.geometry import axis_angle_to_quat, quat_multiply, quat_to_axis_angle
-from ffavatar.types import HeadParams
+from ffavatar.types import Camera, HeadParams
 
 FORMAT, VERSION = "ffavatar-motion", 1
 MOTION_SUFFIXES = (".json", ".npz")
@@ -44,7 +45,11 @@ class Motion:
     """``params`` (T frames, CPU, float32) at ``fps`` frames per second, estimated with the head ``head_edition``.
 
     ``expression_names[e]`` names column e of ``params.expression``: another head takes the columns whose names it
-    knows. ``source`` says in words where the motion is from.
+    knows. ``source`` says in words where the motion is from, ``notes`` what its reader had to assume or leave out.
+
+    Without ``camera`` the motion is in the world of the normalised camera, or, where ``placed`` is False, its file says
+    nothing of where the head is. With it (T, 4, 4 and T, 3, 3), it is in that camera's world. ``root_pivot_m`` is the
+    point of the resting head that ``root`` turns about; None stands for the head model's own root joint.
     """
 
     fps: float
@@ -52,6 +57,10 @@ class Motion:
     head_edition: str
     expression_names: tuple[str, ...]
     source: str = ""
+    camera: Camera | None = None
+    placed: bool = True
+    root_pivot_m: tuple[float, float, float] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.expression_names) != self.params.expression.shape[-1]:
@@ -69,10 +78,19 @@ class Motion:
         """Write ``.json`` (readable, 6 decimals) or ``.npz`` (exact), atomically; ``InputError`` if neither."""
         path = Path(path)
         arrays = {name: getattr(self.params, name).detach().cpu().float().numpy() for name in CHANNELS}
-        head = {
+        head: dict[str, Any] = {
             "format": FORMAT, "version": VERSION, "fps": self.fps, "head_edition": self.head_edition,
             "source": self.source, "expression_names": list(self.expression_names),
         }  # fmt: skip
+        if not self.placed:
+            head["placed"] = False
+        if self.root_pivot_m is not None:
+            head["root_pivot_m"] = list(self.root_pivot_m)
+        if self.camera is not None:
+            head["camera"] = {
+                "world_to_cam": self.camera.world_to_cam.tolist(), "K": self.camera.K.tolist(),
+                "width": self.camera.width, "height": self.camera.height,
+            }  # fmt: skip
         if path.suffix.lower() == ".json":
             rounded = {name: np.round(a.astype(np.float64), 6).tolist() for name, a in arrays.items()}
             with atomic_path(path) as temporary:
@@ -132,7 +150,11 @@ class Motion:
         for name in CHANNELS:
             a, b = getattr(self.params, name)[before], getattr(self.params, name)[after]
             mixed[name] = slerp_axis_angle(a, b, part) if name in ROTATIONS else a + (b - a) * part
-        return Motion(fps, HeadParams(**mixed), self.head_edition, self.expression_names, self.source)
+        camera = self.camera
+        if camera is not None:  # cameras of trackers stand still, or move with the crop: the nearest one is near enough
+            nearest = (before + (part[:, 0] > 0.5)).clamp(max=len(self) - 1)
+            camera = Camera(camera.world_to_cam[nearest], camera.K[nearest], camera.width, camera.height)
+        return replace(self, fps=fps, params=HeadParams(**mixed), camera=camera)
 
 
 def slerp_axis_angle(start: Tensor, end: Tensor, part: Tensor) -> Tensor:
@@ -219,7 +241,38 @@ def _validated(path: Path, data: dict[str, Any]) -> Motion:
         if not np.isfinite(array).all() or (array.size and np.abs(array).max() > _LARGEST):
             raise refuse(f"{channel} holds values that are not finite or beyond any use")
         tensors[channel] = torch.from_numpy(array.astype(np.float32))
-    return Motion(float(fps), HeadParams(**tensors), data["head_edition"], tuple(names), data["source"])
+    placed = data.get("placed", True)
+    if not isinstance(placed, bool):
+        raise refuse("placed is neither true nor false")
+    pivot = data.get("root_pivot_m")
+    if pivot is not None:
+        pivot = tuple(_table(pivot, (3,), "root_pivot_m", refuse).tolist())
+    camera = _camera(data["camera"], frames or 0, refuse) if "camera" in data else None
+    params = HeadParams(**tensors)
+    return Motion(float(fps), params, data["head_edition"], tuple(names), data["source"], camera, placed, pivot)
+
+
+def _table(value: Any, shape: tuple[int, ...], name: str, refuse: Callable[[str], InputError]) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise refuse(f"{name} is not a table of numbers") from None
+    if array.shape != shape or not np.isfinite(array).all() or np.abs(array).max(initial=0) > 1e6:
+        raise refuse(f"{name} is not a table of {' x '.join(map(str, shape))} usable numbers")
+    return array
+
+
+def _camera(data: Any, frames: int, refuse: Callable[[str], InputError]) -> Camera:
+    if not isinstance(data, dict):
+        raise refuse("camera is no object")
+    size: list[int] = [s for s in (data.get("width"), data.get("height")) if type(s) is int and 1 <= s <= 65536]
+    if len(size) != 2:
+        raise refuse("the camera's width and height are not whole numbers of pixels")
+    pose = _table(data.get("world_to_cam"), (frames, 4, 4), "world_to_cam", refuse)
+    lens = _table(data.get("K"), (frames, 3, 3), "K", refuse)
+    if (lens[:, 0, 0] <= 0).any() or (lens[:, 1, 1] <= 0).any():
+        raise refuse("the camera has a focal length that is not positive")
+    return Camera(torch.from_numpy(pose).float(), torch.from_numpy(lens).float(), size[0], size[1])
 
 
 def demo_motion(head: Expressions, seconds: float = 8.0, fps: float = 30.0, distance_m: float = 1.15) -> Motion:

@@ -94,7 +94,7 @@ def _number(dtype: np.dtype, data: bytes | None = None) -> Any:
     return np.frombuffer(data, dtype)[0]
 
 
-class _FlameUnpickler(pickle.Unpickler):
+class ArrayUnpickler(pickle.Unpickler):
     """Builds numpy arrays and the two stubs; any other name in the pickle ends the reading before it can be called."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -128,7 +128,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give the path of a FLAME file.") from error
     try:
-        data = _FlameUnpickler(io.BytesIO(content), encoding="latin1").load()
+        data = ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can fail in any way; none of it may pass as a traceback
         raise InputError(f"{path} is not a FLAME pickle ({error}); download it again from the FLAME site.") from error
     if not isinstance(data, dict):
