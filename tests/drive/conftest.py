@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from made_films import make_film
+
+sys.path.append(str(Path(__file__).parents[1] / "head"))  # made_flame: a generated file in FLAME's layout
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ffavatar.drive.formats import is_motion, read_motion
 from ffavatar.drive.motion import Motion
+from ffavatar.drive.options import DriveOptions
+from ffavatar.drive.retarget import retarget
 from ffavatar.drive.stages import in_background
 from ffavatar.drive.video import FrameReader, at_constant_rate, existing_input
 from ffavatar.drive.window import Box, SteadyWindow, to_window, window_camera
@@ -195,8 +197,9 @@ def make_film(
     front_end: FrontEnd | None = None,
     face: FaceChoice = "largest",
     progress: Progress | None = None,
+    options: DriveOptions | None = None,
 ) -> FilmReport:
-    """Animate ``avatar`` by a video, a folder of pictures or a motion file, and write the film.
+    """Animate ``avatar`` by a video, a folder of pictures or a motion file of any program, and write the film.
 
     ``model`` estimates the poses (the shipped ``lite`` by default). Sound of the driver is kept. Frames without a
     face hold the pose before and are counted. Raises ``InputError`` for a driver that cannot be read or shows no
@@ -206,7 +209,9 @@ def make_film(
     check_film_output(out, style.alpha)
     driver = existing_input(driver)
     if is_motion(driver):
-        return film_motion(avatar, read_motion(driver), out, style, progress)
+        options = options or DriveOptions()
+        motion = read_motion(driver, options.edition, options.fps)
+        return film_motion(avatar, motion, out, style, progress, options)
 
     from ffavatar.model import load_model
     from ffavatar.photo import FrontEnd
@@ -241,20 +246,21 @@ def _for_head(params: HeadParams, made_with: HeadModel, head: HeadModel) -> Head
 
 
 def film_motion(
-    avatar: Avatar, motion: Motion, out: str | Path, style: FilmStyle, progress: Progress | None = None
+    avatar: Avatar,
+    motion: Motion,
+    out: str | Path,
+    style: FilmStyle,
+    progress: Progress | None = None,
+    options: DriveOptions | None = None,
 ) -> FilmReport:
     """Animate ``avatar`` by a motion and write the film. A motion has no pictures: no full frame, nothing beside."""
     if style.side_by_side or style.full_frame:
         raise InputError("A motion file holds no pictures: leave --side-by-side and --full-frame away.")
     check_film_output(out, style.alpha)
-    head = avatar.rig.head
-    report = FilmReport()
-    unmatched = motion.unmatched(head)
-    if unmatched:
-        shown = ", ".join(unmatched[:3])
-        report.notes.append(f"{len(unmatched)} expressions of the motion are unknown to this head, such as {shown}.")
+    made = retarget(motion, avatar.rig, options)
+    report = FilmReport(notes=[*motion.notes, *made.notes])
     size = style.size or 512
-    params = motion.for_head(head)
+    params = made.params
 
     def pictures() -> Iterator[tuple[np.ndarray, int]]:
         for start in range(0, len(params), BATCH):
