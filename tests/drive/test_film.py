@@ -66,7 +66,7 @@ def test_film_of_a_video(tmp_path: Path, driver: Path, model: StandInModel, fron
     )  # fmt: skip
     frames = frames_of(tmp_path / "out.mp4")
     assert frames.shape == (12, 128, 128, 3)
-    assert (report.frames, report.held) == (12, 2) and "2 of 12 frames" in report.notes[0]
+    assert (report.frames, report.held, report.bridged) == (12, 0, 2) and "2 of 12 frames" in report.notes[0]
     assert seen[-1] == (12, 12) and [done for done, _ in seen] == list(range(1, 13))
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert len(container.streams.audio) == 1 and container.streams.video[0].average_rate == 25
@@ -146,7 +146,7 @@ def test_failure_on_the_way_leaves_nothing(
 
 def test_estimate_then_play(tmp_path: Path, driver: Path, model: StandInModel, front_end: FrontEnd) -> None:
     motion, report = estimate_motion(model, driver, front_end=front_end)  # type: ignore[arg-type]
-    assert len(motion) == 12 and motion.fps == 25 and report.held == 2
+    assert len(motion) == 12 and motion.fps == 25 and report.bridged == 2
     assert motion.expression_names == tuple(small_avatar().rig.head.expression_names)
     # The head moves to the right of the picture, which is the person's left: +x.
     assert motion.params.translation[11, 0] > motion.params.translation[0, 0] + 0.005

@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ffavatar.drive.adjust import adjust_params
 from ffavatar.drive.formats import is_motion, read_motion
 from ffavatar.drive.motion import Motion
 from ffavatar.drive.options import DriveOptions
 from ffavatar.drive.retarget import retarget
+from ffavatar.drive.speech import is_speech, speech_motion
 from ffavatar.drive.stages import in_background
+from ffavatar.drive.steady import Moment, steadied
 from ffavatar.drive.video import FrameReader, at_constant_rate, existing_input
 from ffavatar.drive.window import Box, SteadyWindow, to_window, window_camera
 from ffavatar.drive.writer import FilmWriter, check_film_output
@@ -53,14 +56,25 @@ class FilmStyle:
 
 @dataclass
 class FilmReport:
-    """What happened: ``held`` frames had no face and repeat the pose before; ``notes`` are sentences for the user."""
+    """What happened: ``held`` frames had no face and repeat the pose before, ``bridged`` ones had none and move
+    between the poses around them; ``notes`` are sentences for the user."""
 
     frames: int = 0
     held: int = 0
+    bridged: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def count(self, moment: Moment) -> None:
+        if moment.bridged:
+            self.bridged += moment.times
+        elif not moment.seen:
+            self.held += moment.times
 
     def finish(self, reader: FrameReader) -> None:
         self.notes += reader.notes
+        if self.bridged:
+            which = f"{self.bridged} of {self.frames} frames"
+            self.notes.append(f"{reader.path}: {which} show no usable face and move between the poses around them.")
         if self.held:
             which = f"{self.held} of {self.frames} frames"
             self.notes.append(f"{reader.path}: {which} show no usable face and hold the pose before.")
@@ -81,17 +95,6 @@ class Shot:
     image: np.ndarray  # (H, W, 3) uint8
     times: int  # how often it is shown at the film's rate
     sighting: Sighting | None
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One frame of a performance: pose, the head crop it refers to, and the picture it was read from."""
-
-    params: HeadParams  # one row
-    crop: Box
-    image: np.ndarray  # (H, W, 3) uint8
-    times: int  # how often it is shown at the film's rate
-    seen: bool  # False: no face, the pose is the one before
 
 
 Look = Callable[[np.ndarray], Sighting | None]
@@ -199,7 +202,7 @@ def make_film(
     progress: Progress | None = None,
     options: DriveOptions | None = None,
 ) -> FilmReport:
-    """Animate ``avatar`` by a video, a folder of pictures or a motion file of any program, and write the film.
+    """Animate ``avatar`` by a video, a folder of pictures, a motion file of any program or speech; write the film.
 
     ``model`` estimates the poses (the shipped ``lite`` by default). Sound of the driver is kept. Frames without a
     face hold the pose before and are counted. Raises ``InputError`` for a driver that cannot be read or shows no
@@ -212,6 +215,8 @@ def make_film(
         options = options or DriveOptions()
         motion = read_motion(driver, options.edition, options.fps)
         return film_motion(avatar, motion, out, style, progress, options)
+    if is_speech(driver):
+        return film_motion(avatar, speech_motion(driver), out, style, progress, options, driver)
 
     from ffavatar.model import load_model
     from ffavatar.photo import FrontEnd
@@ -226,9 +231,10 @@ def make_film(
         return face_finder(eyes, face)
 
     def read_pose(views: Views) -> HeadParams:
-        return _for_head(drive(estimator, avatar, views.to(device)), estimator.head, avatar.rig.head)
+        return for_head(drive(estimator, avatar, views.to(device)), estimator.head, avatar.rig.head)
 
-    moments = perform(reader, find, read_pose)
+    names = tuple(avatar.rig.head.expression_names)
+    moments = steadied(perform(reader, find, read_pose), float(reader.fps), options or DriveOptions(), names)
     report = FilmReport()
     pictures = _pictures(avatar, moments, style, reader, report)
     sound = driver if reader.has_audio else None
@@ -237,7 +243,7 @@ def make_film(
     return report
 
 
-def _for_head(params: HeadParams, made_with: HeadModel, head: HeadModel) -> HeadParams:
+def for_head(params: HeadParams, made_with: HeadModel, head: HeadModel) -> HeadParams:
     """Parameters that ``made_with`` understands, for another head; expressions are matched by name."""
     names = tuple(made_with.expression_names)
     if names == tuple(head.expression_names) and made_with.edition == head.edition:
@@ -252,15 +258,20 @@ def film_motion(
     style: FilmStyle,
     progress: Progress | None = None,
     options: DriveOptions | None = None,
+    sound: Path | None = None,
 ) -> FilmReport:
-    """Animate ``avatar`` by a motion and write the film. A motion has no pictures: no full frame, nothing beside."""
+    """Animate ``avatar`` by a motion and write the film, with the ``sound`` of a file.
+
+    A motion has no pictures: no full frame, nothing beside.
+    """
     if style.side_by_side or style.full_frame:
         raise InputError("A motion file holds no pictures: leave --side-by-side and --full-frame away.")
     check_film_output(out, style.alpha)
+    head = avatar.rig.head
     made = retarget(motion, avatar.rig, options)
     report = FilmReport(notes=[*motion.notes, *made.notes])
     size = style.size or 512
-    params = made.params
+    params = adjust_params(made.params, options or DriveOptions(), head.expression_names)
 
     def pictures() -> Iterator[tuple[np.ndarray, int]]:
         for start in range(0, len(params), BATCH):
@@ -268,7 +279,7 @@ def film_motion(
                 yield image, 1
 
     fps = Fraction(motion.fps).limit_denominator(1001)
-    write_film(pictures(), out, fps, style.alpha, None, len(params), report, progress)
+    write_film(pictures(), out, fps, style.alpha, sound, len(params), report, progress)
     return report
 
 
@@ -305,7 +316,7 @@ def _pictures(
             camera = window_camera([m.crop for m in group], windows, *shape)
             rendered = render_uint8(avatar, HeadParams.cat([m.params for m in group]), style, camera=camera)
             for moment, window, image in zip(group, windows, rendered, strict=True):
-                report.held += 0 if moment.seen else moment.times
+                report.count(moment)
                 if style.side_by_side:
                     beside = cut_window(moment.image, window, *shape)
                     if style.alpha:
@@ -382,11 +393,12 @@ def estimate_motion(
     front_end: FrontEnd | None = None,
     face: FaceChoice = "largest",
     progress: Progress | None = None,
+    smooth: bool = True,
 ) -> tuple[Motion, FilmReport]:
     """The motion of a video or a folder of pictures, seen from a steady window around the head.
 
     The person's identity is the ``avatar``'s if it is given, otherwise it is pooled over eight frames spread over the
-    film. Raises ``InputError`` as ``make_film`` does.
+    film. ``smooth`` filters tremble (One Euro). Raises ``InputError`` as ``make_film`` does.
     """
     from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import drive
@@ -413,13 +425,15 @@ def estimate_motion(
     steady = SteadyWindow(float(reader.fps))
     rows: list[HeadParams] = []
     report = FilmReport()
-    moments = in_background(perform(reader, find, read_pose), threads=_share())
+    names, options = tuple(model.head.expression_names), DriveOptions(smooth=smooth)
+    steadier = steadied(perform(reader, find, read_pose), float(reader.fps), options, names)
+    moments = in_background(steadier, threads=_share())
     try:
         for moment in moments:
             row = to_window(moment.params.to("cpu"), [moment.crop], [steady.follow(moment.crop)])
             rows += [row] * moment.times
             report.frames += moment.times
-            report.held += 0 if moment.seen else moment.times
+            report.count(moment)
             if progress is not None:
                 progress(report.frames, reader.count)
     finally:

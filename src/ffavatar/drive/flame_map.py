@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffavatar.head import HeadModel
+from ffavatar.head import HeadModel, load_head
 from ffavatar.types import HeadParams
 
 DATA = Path(__file__).parent / "data" / "flame_map.npz"
@@ -51,6 +51,18 @@ def load_flame_map() -> FlameMap:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=1)
+def embedded_head() -> HeadModel:
+    """The embedded head on the CPU: an avatar's own head has no regions."""
+    return load_head()
+
+
+@lru_cache(maxsize=1)
+def on_face() -> Tensor:
+    """(P,) bool: which of the map's points belong to the face."""
+    return embedded_head().regions["face"][load_flame_map().vertex]
+
+
 def is_flame(edition: str) -> bool:
     return edition.startswith("flame")
 
@@ -78,10 +90,9 @@ class ExpressionTransfer:
             weight = torch.ones(len(src))
         else:
             table = load_flame_map()
-            embedded = target if is_flame(source.edition) else source
             weight = torch.full((len(table.vertex),), 0.1)
             for name, value in reversed(WEIGHTS.items()):
-                weight[embedded.regions[name].cpu()[table.vertex]] = value
+                weight[embedded_head().regions[name][table.vertex]] = value
             src, dst = _at_points(source, table), _at_points(target, table)
             if is_flame(source.edition):  # its displacements turn and shrink into the embedded head's frame
                 src = torch.einsum("yx,pye->pxe", table.rotation, src) / table.scale

@@ -17,7 +17,14 @@ from torch import Tensor
 from ffavatar.animate import Rig
 from ffavatar.drive.arkit import EDITION as ARKIT
 from ffavatar.drive.arkit import from_arkit
-from ffavatar.drive.flame_map import EMBEDDED, ExpressionTransfer, is_flame, load_flame_map
+from ffavatar.drive.flame_map import (
+    EMBEDDED,
+    ExpressionTransfer,
+    embedded_head,
+    is_flame,
+    load_flame_map,
+    on_face,
+)
 from ffavatar.drive.motion import Motion
 from ffavatar.drive.options import DriveOptions, Torso
 from ffavatar.errors import InputError
@@ -74,7 +81,7 @@ def _unmatched(motion: Motion, head: HeadModel) -> tuple[str, ...]:
 
 def _from_arkit(motion: Motion, rig: Rig, options: DriveOptions) -> Retargeted:
     if is_flame(rig.head.edition):
-        own = load_head()
+        own = embedded_head()
         params, lost = from_arkit(motion, own)
         between = replace(motion, params=params, head_edition=own.edition, expression_names=tuple(own.expression_names))
         made = _embedded_to_flame(between, rig, options)
@@ -122,8 +129,7 @@ def _from_flame(motion: Motion, rig: Rig, options: DriveOptions) -> Retargeted:
         flame_centre = table.face_centre
         if basis is not None:
             corners = basis.v_template.cpu()[table.corners]
-            on_face = head.regions["face"].cpu()[table.vertex]
-            flame_centre = (corners * table.barycentric[..., None]).sum(1)[on_face].mean(0)
+            flame_centre = (corners * table.barycentric[..., None]).sum(1)[on_face()].mean(0)
         turned = replace(
             p,
             neck=_axis_angle(axis_angle_to_matrix(p.neck) @ nod),
@@ -139,7 +145,7 @@ def _from_flame(motion: Motion, rig: Rig, options: DriveOptions) -> Retargeted:
 
 
 def _embedded_to_flame(motion: Motion, rig: Rig, options: DriveOptions) -> Retargeted:
-    own, table = load_head(), load_flame_map()
+    own, table = embedded_head(), load_flame_map()
     carried, residual, moved = ExpressionTransfer.between(own, rig.head).carry(motion.for_head(own).expression)
     p, nod = motion.params, table.rotation
     turned = replace(
@@ -151,7 +157,7 @@ def _embedded_to_flame(motion: Motion, rig: Rig, options: DriveOptions) -> Retar
         expression=carried,
     )
     own_joints = own.J_regressor @ own.v_template
-    own_centre = own.v_template[table.vertex][own.regions["face"][table.vertex]].mean(0)
+    own_centre = own.v_template[table.vertex][on_face()].mean(0)
     placed = _place(p, turned, rig, motion, own_joints, own_centre)
     note = f"the expressions were carried over by least squares: {residual:.2f} mm rms remain of {moved:.2f} mm."
     return Retargeted(_share(placed, rig, options.torso, "follow"), (note,), residual, moved)
@@ -180,9 +186,8 @@ def _face_centre(rig: Rig) -> Tensor:
     neutral = rig.neutral.cpu()
     if is_flame(rig.head.edition):
         points = (neutral[table.corners] * table.barycentric[..., None]).sum(1)
-        own = load_head()
-        return points[own.regions["face"][table.vertex]].mean(0)
-    return neutral[table.vertex][rig.head.regions["face"].cpu()[table.vertex]].mean(0)
+        return points[on_face()].mean(0)
+    return neutral[table.vertex][on_face()].mean(0)
 
 
 def point_of_head(params: HeadParams, joints: Tensor, point: Tensor, pivot: Tensor | None = None) -> Tensor:

@@ -49,7 +49,7 @@ class SteadyWindow:
     def follow(self, crop: Box) -> Box:
         """The window for the next frame."""
         old = self._window
-        if old is None or self._is_cut(old, crop):
+        if old is None or is_cut(old, crop):
             self._window = crop
             return crop
         side = math.exp(math.log(old.width) + self._part * math.log(crop.width / old.width))
@@ -61,10 +61,11 @@ class SteadyWindow:
         self._window = Box.square((centre[0], centre[1]), side)
         return self._window
 
-    @staticmethod
-    def _is_cut(old: Box, crop: Box) -> bool:
-        moved = max(abs(a - b) for a, b in zip(old.centre, crop.centre))
-        return moved > 0.5 * old.width or not 1 / 1.5 < crop.width / old.width < 1.5
+
+def is_cut(old: Box, crop: Box) -> bool:
+    """Whether the head jumps by half a side, or changes its size by 1.5, as it does where a film is cut."""
+    moved = max(abs(a - b) for a, b in zip(old.centre, crop.centre))
+    return moved > 0.5 * old.width or not 1 / 1.5 < crop.width / old.width < 1.5
 
 
 def window_camera(crops: list[Box], windows: list[Box], width: int, height: int) -> Camera:

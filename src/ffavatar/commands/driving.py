@@ -1,0 +1,287 @@
+"""Commands that drive an avatar: a film by any driver, a live picture, motions from one layout to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ffavatar.commands.parsing import load_avatar, parse_background
+from ffavatar.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ffavatar.drive.motion import Motion
+    from ffavatar.drive.options import DriveOptions
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class TorsoWay(StrEnum):
+    """How torso and neck share the head's turn."""
+
+    OWN = "own"
+    FOLLOW = "follow"
+    STILL = "still"
+    SPLIT = "split"
+
+
+class HeadMotionWay(StrEnum):
+    """What becomes of the head's turns and shifts."""
+
+    on = "on"
+    off = "off"
+    scaled = "scaled"
+
+
+class Layout(StrEnum):
+    """Layouts of motion files."""
+
+    ffavatar = "ffavatar"
+    arkit_json = "arkit-json"
+    live_link_csv = "live-link-csv"
+    vhap = "vhap"
+    flame_npz = "flame-npz"
+    flame_json = "flame-json"
+    pixel3dmm = "pixel3dmm"
+
+
+AvatarFile = Annotated[Path, typer.Argument(help="Avatar file (.safetensors) made by `ffavatar reconstruct`.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")]
+FaceOption = Annotated[int | None, typer.Option(min=0, help="Which face, counted from 0, the largest.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="Model weights (.safetensors) instead of the shipped ones.")]
+BackgroundOption = Annotated[str, typer.Option(help="white, black, grey, green, #rrggbb or transparent.")]
+TorsoOption = Annotated[TorsoWay, typer.Option(help="Torso under the turning head: as driven, along, still, a third.")]
+HeadMotionOption = Annotated[HeadMotionWay, typer.Option("--head-motion", help="Keep, drop or scale head motion.")]
+HeadGainOption = Annotated[float, typer.Option(min=0, max=3, help="Factor of --head-motion scaled.")]
+RelativeOption = Annotated[
+    bool, typer.Option("--relative", help="Count expressions from the driver's calm face: for another person's face.")
+]
+GainOption = Annotated[
+    list[str] | None,
+    typer.Option(help="GROUP=FACTOR, 0 to 3: brows, eyes, mouth, cheeks, nose, jaw, gaze; can be given again."),
+]
+SmoothOption = Annotated[bool, typer.Option("--smooth/--no-smooth", help="Filter the tremble of estimates.")]
+FlameOption = Annotated[Path | None, typer.Option(help="Your FLAME model file: the meaning of a track's expressions.")]
+EditionOption = Annotated[str | None, typer.Option(help="FLAME edition of a track, such as flame2020.")]
+FpsOption = Annotated[float | None, typer.Option(min=0.1, max=1000, help="Frames per second of a motion file.")]
+
+
+def _options(
+    torso: TorsoWay, head_motion: HeadMotionWay, head_gain: float, relative: bool, gain: list[str] | None,
+    smooth: bool = True, flame: Path | None = None, edition: str | None = None, fps: float | None = None,
+) -> DriveOptions:  # fmt: skip
+    from ffavatar.drive.options import DriveOptions
+
+    gains = {}
+    for pair in gain or []:
+        name, _equals, number = pair.partition("=")
+        try:
+            gains[name.strip()] = float(number)
+        except ValueError:
+            raise InputError(f"{pair!r} is no gain; give GROUP=FACTOR, such as mouth=1.3.") from None
+    return DriveOptions(torso.value, head_motion.value, head_gain, relative, gains, smooth, flame, edition, fps)
+
+
+def animate(
+    avatar: AvatarFile,
+    driver: Annotated[
+        Path, typer.Option(help="Video, folder of pictures, speech (.wav, .mp3, ...), or a motion of any program.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Film: .mp4, .mov, .webm, .gif, or a folder of PNGs.")],
+    size: Annotated[
+        int | None, typer.Option(min=64, max=4096, help="Side of the film in pixels (512); height with --full-frame.")
+    ] = None,
+    background: BackgroundOption = "white",
+    alpha: Annotated[bool, typer.Option("--alpha", help="Transparent background (webm, mov, gif, PNGs).")] = False,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="The driver on the left.")] = False,
+    crop: Annotated[
+        bool, typer.Option("--crop/--full-frame", help="A steady window around the head, or the driver's framing.")
+    ] = True,
+    face: FaceOption = None,
+    torso: TorsoOption = TorsoWay.OWN,
+    head_motion: HeadMotionOption = HeadMotionWay.on,
+    head_gain: HeadGainOption = 0.5,
+    relative: RelativeOption = False,
+    gain: GainOption = None,
+    smooth: SmoothOption = True,
+    flame: FlameOption = None,
+    edition: EditionOption = None,
+    fps: FpsOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Drive an avatar with a film, a motion file of any program, or speech; sound is kept."""
+    from ffavatar.drive.film import FilmStyle, make_film
+    from ffavatar.drive.formats import is_motion
+    from ffavatar.drive.speech import is_speech
+    from ffavatar.drive.video import FrameReader
+    from ffavatar.drive.writer import check_film_output
+
+    options = _options(torso, head_motion, head_gain, relative, gain, smooth, flame, edition, fps)
+    colour, clear = parse_background(background)
+    alpha = alpha or clear
+    check_film_output(output, alpha)
+    moving = is_motion(driver) or is_speech(driver)
+    if not moving:
+        FrameReader(driver)  # refuses what is no film before the networks are loaded
+    from ffavatar.api import choose_device, model_for
+
+    place = choose_device(device.value)
+    person = load_avatar(avatar, place)
+    model = None if moving else model_for(str(weights) if weights else None, place)
+    style = FilmStyle(size, colour, alpha, side_by_side, not crop)
+    with _progress("filming") as advance:
+        report = make_film(
+            person, driver, output, style, model=model, face="largest" if face is None else face, progress=advance,
+            options=options,
+        )  # fmt: skip
+    _print_notes(report.notes)
+    typer.echo(f"{output}: {report.frames} frames")
+
+
+def live(
+    avatar: AvatarFile,
+    source: Annotated[str, typer.Option(help="Camera number or name; a film or a folder of pictures to try.")] = "0",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Film to record (.mp4, .mov, .webm).")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page on this computer; 0 for none.")] = 8765,
+    size: Annotated[int, typer.Option(min=64, max=2048, help="Side of the picture in pixels.")] = 256,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    background: BackgroundOption = "white",
+    torso: TorsoOption = TorsoWay.OWN,
+    head_motion: HeadMotionOption = HeadMotionWay.on,
+    head_gain: HeadGainOption = 0.5,
+    relative: RelativeOption = False,
+    gain: GainOption = None,
+    smooth: SmoothOption = True,
+    weights: WeightsOption = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Drive an avatar with a webcam and show it in a browser on this computer; Ctrl-C ends it.
+
+    The picture is served to this computer alone. A file as --source is played at its own speed.
+    """
+    from contextlib import ExitStack
+    from fractions import Fraction
+
+    options = _options(torso, head_motion, head_gain, relative, gain, smooth)
+    colour, clear = parse_background(background)
+    if clear:
+        raise InputError("A live picture has no transparency; choose a colour, such as --background green.")
+    if output is not None:
+        from ffavatar.drive.writer import check_film_output
+
+        check_film_output(output, False)
+    from ffavatar.api import choose_device, model_for
+    from ffavatar.drive.live import LiveDriver, LiveReport, camera_frames, file_frames, newest, run_live
+    from ffavatar.drive.stream import PictureStream
+    from ffavatar.drive.video import FrameReader
+    from ffavatar.drive.writer import FilmWriter
+
+    from_file = Path(source).exists() and not source.isdecimal() and not source.startswith("/dev/")
+    rate = float(FrameReader(source).fps) if from_file else 30.0
+    place = choose_device(device.value)
+    person = load_avatar(avatar, place)
+    driver = LiveDriver(person, model_for(str(weights) if weights else None, place), None, options, rate)
+    report = LiveReport()
+    incoming = file_frames(Path(source), realtime=True) if from_file else camera_frames(source)
+    with ExitStack() as stack:
+        shows: list[Callable[[np.ndarray], None]] = []
+
+        def show(picture: np.ndarray) -> None:
+            for one in shows:
+                one(picture)
+
+        if port:
+            stream = stack.enter_context(PictureStream(port))
+            shows.append(stream.show)
+            typer.echo(f"{stream.address} shows the avatar; Ctrl-C ends it.")
+        if output is not None:
+            film = FilmWriter(output, Fraction(rate).limit_denominator(1001), (size, size))
+            shows.append(stack.enter_context(film).write)
+        if not shows:
+            raise InputError("Nothing would be shown: give --port or --output.")
+        run_live(driver, newest(incoming, report), size, show, colour, report, frames)
+    typer.echo(report.summary())
+
+
+def motion(
+    file: Annotated[Path, typer.Argument(help="Motion file or folder of any program.", metavar="MOTION")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File or folder to write.")],
+    layout: Annotated[Layout, typer.Option("--to", help="Layout to write.")] = Layout.ffavatar,
+    flame: FlameOption = None,
+    edition: EditionOption = None,
+    fps: FpsOption = None,
+) -> None:
+    """Convert a motion: FLAME tracks and ARKit to FFAvatar's head or each other, or to another program's layout.
+
+    FLAME's layouts take FLAME tracks as they are; everything else goes by way of FFAvatar's embedded head.
+    """
+    from dataclasses import replace
+
+    from ffavatar.drive.formats import read_motion, write_motion
+
+    found = read_motion(file, edition, fps)
+    made, notes = found, list(found.notes)
+    if layout in (Layout.ffavatar, Layout.arkit_json, Layout.live_link_csv) and found.head_edition != "arkit":
+        made, more = _on_embedded_head(found, flame)
+        notes += more
+    if layout in (Layout.arkit_json, Layout.live_link_csv) and found.head_edition != "arkit":
+        from ffavatar.drive.arkit import to_arkit
+        from ffavatar.head import load_head
+
+        made = to_arkit(replace(made, notes=()), load_head())
+        notes += made.notes
+    write_motion(made, output, layout.value)
+    _print_notes(notes)
+    typer.echo(f"{output}: {len(made)} frames at {made.fps:.5g} per second, {layout.value} layout")
+
+
+def _on_embedded_head(found: Motion, flame: Path | None) -> tuple[Motion, list[str]]:
+    import torch
+
+    from ffavatar.animate import Rig
+    from ffavatar.drive.motion import Motion
+    from ffavatar.drive.options import DriveOptions
+    from ffavatar.drive.retarget import retarget
+    from ffavatar.head import load_head
+
+    head = load_head()
+    if found.head_edition == head.edition:
+        return found, []
+    rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(0))
+    made = retarget(found, rig, DriveOptions(flame=flame))
+    return Motion(found.fps, made.params, head.edition, tuple(head.expression_names), found.source), list(made.notes)
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.echo(f"ffavatar: {' '.join(note.split())}", err=True)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr with rate and time left; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=None if total is None else max(total, done))
+
+
+COMMANDS = (animate, live, motion)
