@@ -235,15 +235,16 @@ def motion(
 
     found = read_motion(file, edition, fps)
     made, notes = found, list(found.notes)
-    if layout in (Layout.ffavatar, Layout.arkit_json, Layout.live_link_csv) and found.head_edition != "arkit":
+    to_face = layout in (Layout.arkit_json, Layout.live_link_csv)
+    if layout is Layout.ffavatar or (to_face and found.head_edition != "arkit"):
         made, more = _on_embedded_head(found, flame)
         notes += more
-    if layout in (Layout.arkit_json, Layout.live_link_csv) and found.head_edition != "arkit":
-        from ffavatar.drive.arkit import to_arkit
-        from ffavatar.head import load_head
+        if to_face:
+            from ffavatar.drive.arkit import to_arkit
+            from ffavatar.head import load_head
 
-        made = to_arkit(replace(made, notes=()), load_head())
-        notes += made.notes
+            made = to_arkit(replace(made, notes=()), load_head())
+            notes += made.notes
     write_motion(made, output, layout.value)
     _print_notes(notes)
     typer.echo(f"{output}: {len(made)} frames at {made.fps:.5g} per second, {layout.value} layout")

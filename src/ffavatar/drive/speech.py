@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ffavatar.drive.arkit import ARKIT_NAMES, arkit_motion
 from ffavatar.drive.motion import Motion
-from ffavatar.drive.video import existing_input
+from ffavatar.drive.video import existing_input, open_media
 from ffavatar.errors import InputError
 
 Array = NDArray[np.float64]
@@ -27,7 +27,6 @@ LPC_ORDER = 14
 LONGEST_S = 3600.0
 LEAD_S = 0.04  # lips move before the sound
 JAW_MOST = 0.5  # of ARKit's jawOpen, for the loudest open vowel
-_CONTAINERS = "wav,mp3,flac,ogg,aac,aiff,mov,mp4,m4a,matroska,webm,caf,w64"
 _SILENT_DB = -55.0  # below full scale: nothing is taken for speech there, however quiet the rest is
 
 
@@ -49,16 +48,11 @@ def is_speech(path: str | Path) -> bool:
     if place.is_dir():
         return False
     try:
-        with _open(place) as container:
+        with open_media(place) as container:
             pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
             return bool(container.streams.audio) and not pictures
     except (av.error.FFmpegError, OSError, ValueError, AttributeError):
         return False
-
-
-def _open(path: Path) -> av.container.InputContainer:
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-    return av.open(f"file:{path}", options=options, metadata_errors="replace")
 
 
 def read_sound(path: str | Path) -> Array:
@@ -67,7 +61,7 @@ def read_sound(path: str | Path) -> Array:
     parts: list[np.ndarray] = []
     count = 0
     try:
-        with _open(place) as container:
+        with open_media(place) as container:
             if not container.streams.audio:
                 raise InputError(f"{path} holds no sound; give a recording of speech.")
             resampler = av.AudioResampler("flt", "mono", RATE)

@@ -19,7 +19,10 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".mpg
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 
 # Only containers that hold their own data: a playlist (HLS, ffconcat) could make FFmpeg open other files or addresses.
-_CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,m4v,ivf,flv,gif,apng,ogg,asf,yuv4mpegpipe,mxf"
+_CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,m4v,ivf,flv,gif,apng,ogg,asf,yuv4mpegpipe,mxf,"
+    "wav,mp3,flac,aac,aiff,w64,caf"  # sound alone
+)
 _MOST_PIXELS = 8192 * 8192
 _DAMAGED_PACKETS = 50  # in a row; then the rest of the file is given up
 
