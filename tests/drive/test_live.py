@@ -88,6 +88,13 @@ def test_the_same_pictures_give_the_same_poses(front_end: FrontEnd) -> None:
         assert all(torch.equal(getattr(one, n), getattr(other, n)) for n in CHANNELS)
 
 
+def test_the_torso_can_stand_still(front_end: FrontEnd) -> None:
+    turned, still = (live(front_end, DriveOptions(torso=way)).push(PORTRAIT) for way in ("follow", "still"))  # type: ignore[arg-type]
+    assert turned is not None and still is not None
+    assert turned.root.norm() > 0.01 and still.root.norm() < 1e-6
+    assert torch.allclose(still.neck, turned.root, atol=1e-5)  # the made model turns the root alone
+
+
 def test_relative_takes_the_drivers_own_features_away(front_end: FrontEnd) -> None:
     model = Talking(small_avatar().rig.head)
     model.played = [0.0] * 26 + [0.5] * 4

@@ -17,7 +17,7 @@ from ffavatar.drive.adjust import adjust_params
 from ffavatar.drive.formats import is_motion, read_motion
 from ffavatar.drive.motion import Motion
 from ffavatar.drive.options import DriveOptions
-from ffavatar.drive.retarget import retarget
+from ffavatar.drive.retarget import retarget, share_turn
 from ffavatar.drive.speech import is_speech, speech_motion
 from ffavatar.drive.stages import in_background
 from ffavatar.drive.steady import Moment, steadied
@@ -226,15 +226,17 @@ def make_film(
     device = avatar.identity.device
     estimator = model if model is not None else load_model(device=str(device))
     eyes = front_end or FrontEnd(device)
+    chosen = options or DriveOptions()
 
     def find() -> Look:
         return face_finder(eyes, face)
 
     def read_pose(views: Views) -> HeadParams:
-        return for_head(drive(estimator, avatar, views.to(device)), estimator.head, avatar.rig.head)
+        params = for_head(drive(estimator, avatar, views.to(device)), estimator.head, avatar.rig.head)
+        return share_turn(params.to("cpu"), avatar.rig, chosen.torso)
 
     names = tuple(avatar.rig.head.expression_names)
-    moments = steadied(perform(reader, find, read_pose), float(reader.fps), options or DriveOptions(), names)
+    moments = steadied(perform(reader, find, read_pose), float(reader.fps), chosen, names)
     report = FilmReport()
     pictures = _pictures(avatar, moments, style, reader, report)
     sound = driver if reader.has_audio else None

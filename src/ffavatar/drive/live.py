@@ -16,6 +16,7 @@ import torch
 from ffavatar.drive.adjust import Adjuster, Neutral
 from ffavatar.drive.film import face_finder
 from ffavatar.drive.options import DriveOptions
+from ffavatar.drive.retarget import share_turn
 from ffavatar.drive.smooth import ParamsFilter
 from ffavatar.drive.steady import CALIBRATION_S, mix
 from ffavatar.drive.video import FrameReader
@@ -85,6 +86,7 @@ class LiveDriver:
 
         views = sighting.views.to(self.avatar.identity.device)
         row = for_head(drive(self._model, self.avatar, views), self._model.head, self.avatar.rig.head).to("cpu")
+        row = share_turn(row, self.avatar.rig, self.options.torso)
         crop = sighting.crop
         if self._reference is None or self._before is None or is_cut(self._before, crop):
             self._filter.reset()

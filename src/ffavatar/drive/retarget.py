@@ -61,7 +61,7 @@ def retarget(motion: Motion, rig: Rig, options: DriveOptions | None = None) -> R
         whole = made.params
         if not motion.placed or motion.camera is not None:
             whole = _place(whole, whole, rig, motion, rig.joints.cpu(), _face_centre(rig))
-        return replace(made, params=_share(whole, rig, options.torso, "follow"))
+        return replace(made, params=share_turn(whole, rig, options.torso, "follow"))
     if edition == ARKIT:
         return _from_arkit(motion, rig, options)
     if is_flame(edition):
@@ -69,7 +69,7 @@ def retarget(motion: Motion, rig: Rig, options: DriveOptions | None = None) -> R
     if is_flame(head.edition) and edition == EMBEDDED:
         return _embedded_to_flame(motion, rig, options)
     params = motion.for_head(head)
-    return Retargeted(_share(params, rig, options.torso, "follow"), _unmatched(motion, head))
+    return Retargeted(share_turn(params, rig, options.torso, "follow"), _unmatched(motion, head))
 
 
 def _unmatched(motion: Motion, head: HeadModel) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def _from_arkit(motion: Motion, rig: Rig, options: DriveOptions) -> Retargeted:
         return replace(made, notes=(*_lost(lost), *made.notes))
     params, lost = from_arkit(motion, rig.head)
     placed = _place(params, params, rig, motion, rig.joints.cpu(), _face_centre(rig))
-    return Retargeted(_share(placed, rig, options.torso, "split"), _lost(lost))
+    return Retargeted(share_turn(placed, rig, options.torso, "split"), _lost(lost))
 
 
 def _lost(names: list[str]) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ def _from_flame(motion: Motion, rig: Rig, options: DriveOptions) -> Retargeted:
     jaw[:, 0] += jaw_shift
     turned = replace(turned, jaw=jaw, expression=expression)
     placed = _place(p, turned, rig, motion, flame_joints, flame_centre)
-    return Retargeted(_share(placed, rig, options.torso, "split"), tuple(notes), residual, moved)
+    return Retargeted(share_turn(placed, rig, options.torso, "split"), tuple(notes), residual, moved)
 
 
 def _embedded_to_flame(motion: Motion, rig: Rig, options: DriveOptions) -> Retargeted:
@@ -160,7 +160,7 @@ def _embedded_to_flame(motion: Motion, rig: Rig, options: DriveOptions) -> Retar
     own_centre = own.v_template[table.vertex][on_face()].mean(0)
     placed = _place(p, turned, rig, motion, own_joints, own_centre)
     note = f"the expressions were carried over by least squares: {residual:.2f} mm rms remain of {moved:.2f} mm."
-    return Retargeted(_share(placed, rig, options.torso, "follow"), (note,), residual, moved)
+    return Retargeted(share_turn(placed, rig, options.torso, "follow"), (note,), residual, moved)
 
 
 def load_flame_basis(motion: Motion, options: DriveOptions) -> HeadModel | None:
@@ -243,8 +243,11 @@ def _moved(params: HeadParams, rig: Rig) -> Tensor:
     return point_of_head(still, rig.joints.cpu(), _face_centre(rig))
 
 
-def _share(params: HeadParams, rig: Rig, torso: Torso, own: Torso) -> HeadParams:
-    """Divide the head's whole turn between torso and neck; the face stays where it is."""
+def share_turn(params: HeadParams, rig: Rig, torso: Torso, own: Torso = "follow") -> HeadParams:
+    """Divide the head's whole turn between torso and neck (CPU); the face stays where it is.
+
+    ``own`` is what ``torso="own"`` stands for with this driver; ``follow`` leaves the division as it is.
+    """
     way = own if torso == "own" else torso
     if way == "follow":
         return params
