@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from ffavatar.drive.adjust import Adjuster, Neutral
-from ffavatar.drive.film import face_finder
+from ffavatar.drive.film import Sighting, face_finder
 from ffavatar.drive.options import DriveOptions
 from ffavatar.drive.retarget import share_turn
 from ffavatar.drive.smooth import ParamsFilter
+from ffavatar.drive.stages import in_background
 from ffavatar.drive.steady import CALIBRATION_S, mix
 from ffavatar.drive.video import FrameReader
 from ffavatar.drive.window import Box, SteadyWindow, is_cut, to_window
@@ -75,10 +76,18 @@ class LiveDriver:
         Without a face the pose is held for half a second and then goes to rest. Raises ``InputError`` for anything
         that is no picture.
         """
+        return self.respond(self.look(image), time_s)
+
+    def look(self, image: np.ndarray) -> Sighting | None:
+        """The first half of ``push``: find the face. It may run in a thread of its own, a picture ahead."""
+        return self._look(image)
+
+    @torch.no_grad()
+    def respond(self, sighting: Sighting | None, time_s: float | None = None) -> HeadParams | None:
+        """The second half of ``push``: read the pose of the face that ``look`` found."""
         now = self._time_s + 1 / self.fps if time_s is None else time_s
         step = min(max(now - self._time_s, 1e-3), LONGEST_STEP_S) if self._started else 1 / self.fps
         self._time_s, self._started = now, True
-        sighting = self._look(image)
         if sighting is None:
             return self._without_face(now)
         from ffavatar.drive.film import for_head
@@ -124,13 +133,13 @@ class LiveDriver:
 
 @dataclass
 class LiveReport:
-    """``frames`` shown, ``dropped`` for newer ones, ``faceless``; times of the steps in seconds, one entry a frame."""
+    """``frames`` shown, ``dropped`` for newer ones, ``faceless``; ``latency_s`` from taking a picture off the camera
+    to having the avatar's, one entry a frame; CPU and wall seconds of all."""
 
     frames: int = 0
     dropped: int = 0
     faceless: int = 0
-    estimate_s: list[float] = field(default_factory=list)
-    render_s: list[float] = field(default_factory=list)
+    latency_s: list[float] = field(default_factory=list)
     cpu_s: float = 0.0
     wall_s: float = 0.0
 
@@ -138,12 +147,12 @@ class LiveReport:
         """One sentence for the user."""
         if not self.frames:
             return "no frame was shown"
-        estimate, render = (1e3 * float(np.median(times)) for times in (self.estimate_s, self.render_s))
+        latency = 1e3 * float(np.median(self.latency_s))
         rate = self.frames / max(self.wall_s, 1e-9)
         cpu = 1e3 * self.cpu_s / self.frames
         return (
-            f"{self.frames} frames at {rate:.1f}/s, latency {estimate + render:.0f} ms "
-            f"({estimate:.0f} reading, {render:.0f} drawing), {cpu:.0f} CPU ms a frame, {self.dropped} dropped"
+            f"{self.frames} frames at {rate:.1f}/s, {latency:.0f} ms from camera to picture (median), "
+            f"{cpu:.0f} CPU ms a frame, {self.dropped} dropped"
         )
 
 
@@ -246,24 +255,31 @@ def run_live(
     report = report or LiveReport()
     style = FilmStyle(size, background)
     resting = driver.avatar.neutral_params().to("cpu")
-    wall, cpu = time.perf_counter(), time.process_time()
-    try:
+
+    def looked() -> Generator[tuple[Sighting | None, float, float]]:
         for image, time_s in frames:
-            start = time.perf_counter()
-            params = driver.push(image, time_s)
-            read = time.perf_counter()
+            taken = time.perf_counter()
+            yield driver.look(image), time_s, taken
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    # two threads, two cores: one finds the face of the next picture while the other reads and draws this one
+    stream = in_background(looked(), ahead=1)
+    try:
+        for sighting, time_s, taken in stream:
+            params = driver.respond(sighting, time_s)
             if params is None:
                 report.faceless += 1
             with torch.no_grad():
                 picture = render_uint8(driver.avatar, resting if params is None else params, style, size)[0]
-            report.estimate_s.append(read - start)
-            report.render_s.append(time.perf_counter() - read)
+            report.latency_s.append(time.perf_counter() - taken)
             report.frames += 1
             show(picture)
             if most is not None and report.frames >= most:
                 break
     except KeyboardInterrupt:
         pass
+    finally:
+        stream.close()
     report.wall_s += time.perf_counter() - wall
     report.cpu_s += time.process_time() - cpu
     return report
