@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 import wave
 from pathlib import Path
@@ -18,7 +19,8 @@ from ffavatar.commands.driving import COMMANDS
 from ffavatar.drive.motion import Motion
 from ffavatar.errors import InputError
 
-sys.path.append(str(Path(__file__).parents[1] / "drive"))
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("drive", "head")]
+from made_flame import flame_arrays
 from made_motions import arkit_track, flame_track
 
 from ffavatar.drive.formats import read_motion, write_motion
@@ -96,8 +98,13 @@ def test_motion_converts(tmp_path: Path) -> None:
     assert "left out" in err
     run("motion", tmp_path / "f.npz", "-o", tmp_path / "lam.json", "--to", "flame-json")
     assert read_motion(tmp_path / "lam.json").head_edition == "flame2023"
-    with pytest.raises(InputError, match="was not written"):
+    with pytest.raises(InputError, match="--flame FILE"):
         run("motion", tmp_path / "a.json", "-o", tmp_path / "v", "--to", "vhap")
+    (tmp_path / "flame2023.pkl").write_bytes(pickle.dumps(flame_arrays()))
+    _, err = run(
+        "motion", tmp_path / "a.json", "-o", tmp_path / "v", "--to", "vhap", "--flame", tmp_path / "flame2023.pkl"
+    )
+    assert "mm rms" in err and read_motion(tmp_path / "v").params.expression.any()
 
 
 def test_live_plays_a_folder_into_a_film(avatar_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

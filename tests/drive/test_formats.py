@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from made_motions import arkit_json, arkit_track, flame_rows, flame_track
@@ -67,6 +67,27 @@ def test_cameras_survive_vhap_pixel3dmm_and_our_own_files(tmp_path: Path) -> Non
         assert torch.allclose(back.camera.world_to_cam, motion.camera.world_to_cam, atol=1e-5)
         assert torch.allclose(back.camera.K, motion.camera.K, atol=1e-3)
         assert (back.camera.width, back.camera.height) == (512, 512)
+
+
+def test_of_many_cameras_the_first_is_taken_and_each_moment_once(tmp_path: Path) -> None:
+    motion = flame_track(3, camera=True)
+    assert motion.camera is not None
+    write_motion(motion, tmp_path / "v", "vhap")
+    place = tmp_path / "v" / "transforms.json"
+    data = json.loads(place.read_text())
+    other = [f | {"camera_index": 1, "fl_x": 77.0} for f in data["frames"]]
+    place.write_text(json.dumps({"frames": [f for pair in zip(other, reversed(data["frames"])) for f in pair]}))
+    back = read_motion(tmp_path / "v")
+    assert back.camera is not None and torch.allclose(back.camera.world_to_cam, motion.camera.world_to_cam, atol=1e-5)
+    assert torch.allclose(back.camera.K, motion.camera.K, atol=1e-3)
+    for change, words in (({"transform_matrix": [[1.0] * 4] * 4}, "rigid"), ({"fl_x": -1}, "fl_x"),
+                          ({"timestep_index": "one"}, "whole number")):  # fmt: skip
+        place.write_text(json.dumps({"frames": [f | change for f in data["frames"]]}))
+        with pytest.raises(InputError, match=words):
+            read_motion(tmp_path / "v")
+    place.write_text(json.dumps({"frames": data["frames"][:2]}))
+    without = read_motion(tmp_path / "v")
+    assert without.camera is None and any("without its camera" in note for note in without.notes)
 
 
 def test_pixel3dmm_round_trip_is_tagged_2020_and_keeps_eyelids(tmp_path: Path) -> None:
@@ -233,6 +254,7 @@ def test_any_json_is_a_motion_or_one_sentence(tmp_path: Path, data: dict[str, An
         assert "x.json" in str(error) and "\n" not in str(error)
 
 
+@example(b"\x00\x00@", "vhap", 111843)  # a zip version of the future
 @given(st.binary(max_size=400), st.sampled_from(["vhap", "frame", "csv"]), st.integers(0, 10**6))
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_bytes_are_a_motion_or_one_sentence(tmp_path: Path, noise: bytes, kind: str, where: int) -> None:

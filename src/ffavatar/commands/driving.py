@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ffavatar.drive.motion import Motion
     from ffavatar.drive.options import DriveOptions
+    from ffavatar.head import HeadModel
 
 
 class Device(StrEnum):
@@ -58,6 +59,7 @@ class Layout(StrEnum):
     pixel3dmm = "pixel3dmm"
 
 
+FLAME_LAYOUTS = (Layout.vhap, Layout.flame_npz, Layout.flame_json)
 AvatarFile = Annotated[Path, typer.Argument(help="Avatar file (.safetensors) made by `ffavatar reconstruct`.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")]
 FaceOption = Annotated[int | None, typer.Option(min=0, help="Which face, counted from 0, the largest.")]
@@ -227,14 +229,20 @@ def motion(
 ) -> None:
     """Convert a motion: FLAME tracks and ARKit to FFAvatar's head or each other, or to another program's layout.
 
-    FLAME's layouts take FLAME tracks as they are; everything else goes by way of FFAvatar's embedded head.
+    FLAME's layouts take FLAME tracks as they are, and other motions with --flame; everything else goes by way of
+    FFAvatar's embedded head.
     """
     from dataclasses import replace
 
     from ffavatar.drive.formats import read_motion, write_motion
 
-    found = read_motion(file, edition, fps)
+    # for other motions the edition is that of the FLAME file they go to
+    of_track = edition if flame is None or layout not in FLAME_LAYOUTS else None
+    found = read_motion(file, of_track, fps)
     made, notes = found, list(found.notes)
+    if layout in FLAME_LAYOUTS and not found.head_edition.startswith("flame"):
+        made, more = _on_flame_head(found, flame, edition)
+        notes += more
     to_face = layout in (Layout.arkit_json, Layout.live_link_csv)
     if layout is Layout.ffavatar or (to_face and found.head_edition != "arkit"):
         made, more = _on_embedded_head(found, flame)
@@ -251,19 +259,34 @@ def motion(
 
 
 def _on_embedded_head(found: Motion, flame: Path | None) -> tuple[Motion, list[str]]:
+    from ffavatar.drive.options import DriveOptions
+    from ffavatar.head import load_head
+
+    head = load_head()
+    return (found, []) if found.head_edition == head.edition else _on_head(found, head, DriveOptions(flame=flame))
+
+
+def _on_flame_head(found: Motion, flame: Path | None, edition: str | None) -> tuple[Motion, list[str]]:
+    from ffavatar.drive.options import DriveOptions
+    from ffavatar.head import load_head
+
+    if flame is None:
+        raise InputError("A motion becomes a FLAME track with your FLAME model file only; give it by --flame FILE.")
+    head = load_head(flame, edition)
+    if not head.edition.startswith("flame"):
+        raise InputError(f"{flame} is no FLAME model file; give one for --flame.")
+    return _on_head(found, head, DriveOptions())
+
+
+def _on_head(found: Motion, head: HeadModel, options: DriveOptions) -> tuple[Motion, list[str]]:
     import torch
 
     from ffavatar.animate import Rig
     from ffavatar.drive.motion import Motion
-    from ffavatar.drive.options import DriveOptions
     from ffavatar.drive.retarget import retarget
-    from ffavatar.head import load_head
 
-    head = load_head()
-    if found.head_edition == head.edition:
-        return found, []
     rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(0))
-    made = retarget(found, rig, DriveOptions(flame=flame))
+    made = retarget(found, rig, options)
     return Motion(found.fps, made.params, head.edition, tuple(head.expression_names), found.source), list(made.notes)
 
 

@@ -66,7 +66,7 @@ def _sniff_zip(place: Path) -> Kind | None:
     try:
         with zipfile.ZipFile(place) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError):
+    except Exception:  # zipfile has many ways to fail on damage; a reader says what is wrong
         return None
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return "pixel3dmm"
