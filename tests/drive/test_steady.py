@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffavatar.drive.adjust import Adjuster, Neutral, adjust_params
+from ffavatar.drive.adjust import MOST_JAW_RAD, Adjuster, Neutral, adjust_params
 from ffavatar.drive.motion import CHANNELS
 from ffavatar.drive.options import DriveOptions, group_of
 from ffavatar.drive.steady import MOST_BRIDGED, Moment, bridge, steadied
@@ -98,7 +98,7 @@ def test_smoothing_keeps_a_moving_head_and_calms_a_still_one() -> None:
     assert np.abs(calm.mean(0) - raw.mean(0)).max() < 1.0
 
 
-@given(st.lists(st.floats(-0.4, 0.4), min_size=len(NAMES), max_size=len(NAMES)), st.floats(0, 0.2))
+@given(st.lists(st.floats(-0.4, 0.4), min_size=len(NAMES), max_size=len(NAMES)), st.floats(0, 0.04))
 @settings(max_examples=40, deadline=None)
 def test_relative_driving_does_not_leak_the_drivers_features(bias: list[float], jaw: float) -> None:
     """A driver whose resting face reads as an expression (narrow eyes, a smiling mouth) drives as one without."""
@@ -125,6 +125,15 @@ def test_the_calm_face_is_found_among_talk() -> None:
     expression[20:32], jaw[20:32, 0] = rest, 0.01
     found = Neutral.of(replace(params, expression=expression, jaw=jaw))
     assert torch.allclose(found.expression, rest, atol=0.02) and float(found.jaw[0]) == pytest.approx(0.01, abs=1e-3)
+
+
+def test_an_open_mouth_is_not_taken_for_a_calm_one() -> None:
+    """A driver who speaks all the time keeps the opening beyond what a resting jaw may be misread by."""
+    params = HeadParams.cat([row(0.0) for _ in range(20)])
+    jaw = torch.zeros(20, 3)
+    jaw[:, 0] = 0.2
+    made = adjust_params(replace(params, jaw=jaw), DriveOptions(relative=True), NAMES)
+    assert torch.allclose(made.jaw[:, 0], torch.tensor(0.2 - MOST_JAW_RAD))
 
 
 def test_gains_by_group() -> None:

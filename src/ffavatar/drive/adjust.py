@@ -13,6 +13,7 @@ from ffavatar.drive.retarget import DISTANCE_M
 from ffavatar.types import HeadParams
 
 CALM_SHARE = 0.2  # of the frames, the calmest, are averaged
+MOST_JAW_RAD = 0.04  # a jaw that is further open in the calmest frames is open: that driver speaks all the time
 _JAW_WEIGHT = 5.0  # a radian of jaw counts as so many units of expression
 
 
@@ -34,7 +35,7 @@ class Neutral:
             change[0] = change[1]
         unrest = away.square().sum(1) + change.square().sum(1) + (_JAW_WEIGHT * jaw[:, 0]).square()
         calm = unrest.argsort()[: max(1, round(CALM_SHARE * len(params)))]
-        return Neutral(expression[calm].mean(0), jaw[calm].mean(0))
+        return Neutral(expression[calm].mean(0), jaw[calm].mean(0).clamp(-MOST_JAW_RAD, MOST_JAW_RAD))
 
 
 class Adjuster:
