@@ -18,6 +18,7 @@ from ffavatar.drive.live import (
     TO_REST_S,
     LiveDriver,
     LiveReport,
+    Recorder,
     camera_frames,
     file_frames,
     newest,
@@ -138,7 +139,17 @@ def test_errors_of_the_source_come_out() -> None:
     with pytest.raises(InputError, match="unplugged"):
         list(newest(broken(), LiveReport()))
     with pytest.raises(InputError, match="cannot be opened"):
-        next(camera_frames("no-such-camera"))
+        camera_frames("no-such-camera")
+
+
+def test_a_recording_keeps_time() -> None:
+    """Pictures at 0, 0.1, 0.35 and 0.4 s, recorded at 20 a second."""
+    written: list[int] = []
+    recorder = Recorder(lambda picture: written.append(int(picture[0, 0, 0])), 20.0)
+    for value, now in ((1, 7.0), (2, 7.1), (3, 7.35), (4, 7.4)):
+        recorder.show(np.full((2, 2, 3), value, np.uint8), now)
+    recorder.finish()
+    assert written == [1, 1, 2, 2, 2, 2, 2, 3, 4]
 
 
 def test_a_film_plays_at_its_own_speed(film) -> None:

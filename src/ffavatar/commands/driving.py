@@ -187,20 +187,21 @@ def live(
 
         check_film_output(output, False)
     from ffavatar.api import choose_device, model_for
-    from ffavatar.drive.live import LiveDriver, LiveReport, camera_frames, file_frames, newest, run_live
+    from ffavatar.drive.live import LiveDriver, LiveReport, Recorder, camera_frames, file_frames, newest, run_live
     from ffavatar.drive.stream import PictureStream
     from ffavatar.drive.video import FrameReader
     from ffavatar.drive.writer import FilmWriter
 
     from_file = Path(source).exists() and not source.isdecimal() and not source.startswith("/dev/")
     rate = float(FrameReader(source).fps) if from_file else 30.0
+    incoming = file_frames(Path(source), realtime=True) if from_file else camera_frames(source)
     place = choose_device(device.value)
     person = load_avatar(avatar, place)
     driver = LiveDriver(person, model_for(str(weights) if weights else None, place), None, options, rate)
     report = LiveReport()
-    incoming = file_frames(Path(source), realtime=True) if from_file else camera_frames(source)
     with ExitStack() as stack:
         shows: list[Callable[[np.ndarray], None]] = []
+        recorder: Recorder | None = None
 
         def show(picture: np.ndarray) -> None:
             for one in shows:
@@ -212,10 +213,13 @@ def live(
             typer.echo(f"{stream.address} shows the avatar; Ctrl-C ends it.")
         if output is not None:
             film = FilmWriter(output, Fraction(rate).limit_denominator(1001), (size, size))
-            shows.append(stack.enter_context(film).write)
+            recorder = Recorder(stack.enter_context(film).write, rate)
+            shows.append(recorder.show)
         if not shows:
             raise InputError("Nothing would be shown: give --port or --output.")
         run_live(driver, newest(incoming, report), size, show, colour, report, frames)
+        if recorder is not None:
+            recorder.finish()
     typer.echo(report.summary())
 
 

@@ -207,7 +207,7 @@ def newest(frames: Iterator[tuple[np.ndarray, float]], report: LiveReport) -> It
 def camera_frames(name: str) -> Iterator[tuple[np.ndarray, float]]:
     """Pictures of a webcam by PyAV: ``name`` is its number or its system's name (``/dev/video0``, ``FaceTime``).
 
-    Raises ``InputError`` where there is no such camera.
+    The camera is opened at once: raises ``InputError`` where there is no such camera.
     """
     import sys
 
@@ -225,9 +225,39 @@ def camera_frames(name: str) -> Iterator[tuple[np.ndarray, float]]:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         words = getattr(error, "strerror", None) or type(error).__name__
         raise InputError(f"The camera {name!r} cannot be opened ({words}); give another number or a file.") from None
-    with container:
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24"), time.monotonic()
+
+    def pictures() -> Iterator[tuple[np.ndarray, float]]:
+        with container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24"), time.monotonic()
+
+    return pictures()
+
+
+class Recorder:
+    """Keeps a film of live pictures in time: each is written as often as its turn lasted, at ``fps``."""
+
+    def __init__(self, write: Callable[[np.ndarray], None], fps: float) -> None:
+        self._write, self._fps = write, fps
+        self._start: float | None = None
+        self._written = 0
+        self._last: np.ndarray | None = None
+
+    def show(self, picture: np.ndarray, now_s: float | None = None) -> None:
+        """The next picture, shown at ``now_s`` (by default: now)."""
+        now = time.monotonic() if now_s is None else now_s
+        self._start = now if self._start is None else self._start
+        due = int((now - self._start) * self._fps + 1e-6)
+        while self._last is not None and self._written < due:
+            self._write(self._last)
+            self._written += 1
+        self._last = picture
+
+    def finish(self) -> None:
+        """Write the last picture."""
+        if self._last is not None:
+            self._write(self._last)
+            self._last = None
 
 
 def file_frames(path: Path, realtime: bool) -> Iterator[tuple[np.ndarray, float]]:
