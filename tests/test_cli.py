@@ -18,6 +18,7 @@ from skimage.data import astronaut
 
 import ffavatar
 from ffavatar import cli
+from ffavatar.commands.parsing import parse_background
 from ffavatar.drive.motion import Motion, demo_motion
 from ffavatar.drive.video import FrameReader
 from ffavatar.errors import InputError
@@ -159,12 +160,12 @@ def test_reconstruct_prints_a_row_per_photo(
 
 
 def test_background_colours() -> None:
-    assert cli.parse_background("white") == ((1.0, 1.0, 1.0), False)
-    assert cli.parse_background("#ff8000") == ((1.0, 128 / 255, 0.0), False)
-    assert cli.parse_background("transparent")[1]
+    assert parse_background("white") == ((1.0, 1.0, 1.0), False)
+    assert parse_background("#ff8000") == ((1.0, 128 / 255, 0.0), False)
+    assert parse_background("transparent")[1]
     for wrong in ("#ff80", "blurple", "#gggggg", ""):
         with pytest.raises(InputError, match="no background"):
-            cli.parse_background(wrong)
+            parse_background(wrong)
 
 
 def test_unexpected_error_is_one_sentence_unless_asked(run, avatar_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ffavatar.commands.progress import progress
 from ffavatar.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def synthetic(
     from ffavatar.data.people import pack_synthetic, prepare_synthetic
 
     _one_torch_thread()
-    with _progress("people") as advance:
+    with progress("people") as advance:
         if pack is not None:
             writer = pack_synthetic(pack, output, shard_mb << 20, advance)
         else:
@@ -63,7 +63,7 @@ def photos(
     from ffavatar.data.people import prepare_photos
 
     _one_torch_thread()
-    with _progress("people") as advance:
+    with progress("people") as advance:
         writer = prepare_photos(folder, output, licence, size, fewest, workers, shard_mb << 20, advance)
     _told(output, writer)
 
@@ -86,7 +86,7 @@ def video(
     films = list_films(source)
     place = output.with_name(f"{output.name}-work") if work is None else work
     plan = Plan(size, frames, fewest, licence, workers, shard_mb << 20)
-    with _progress("films") as advance:
+    with progress("films") as advance:
         total = curate(films, output, place, plan, identity_embedding, advance)
     for reason, count in sorted(total.refused.items(), key=lambda pair: -pair[1]):
         typer.echo(f"left out {count}: {reason}")
@@ -119,7 +119,7 @@ def ava256(
 
     _one_torch_thread()
     people = None if split is None else read_split(split, part)
-    with _progress("captures") as advance:
+    with progress("captures") as advance:
         writer = prepare_ava(root, output, people, frames, None, cameras, size, workers, shard_mb << 20, advance)
     _told(output, writer)
 
@@ -144,7 +144,7 @@ def nersemble(
     people = None if split is None else read_split(split, part)
     chosen = SERIALS if cameras is None else tuple(cameras.split(","))
     names = None if sequences is None else sequences.split(",")
-    with _progress("people") as advance:
+    with progress("people") as advance:
         writer = prepare_nersemble(
             root, output, people, names, frames, chosen, size, workers, shard_mb << 20, advance
         )  # fmt: skip
@@ -223,16 +223,3 @@ def _one_torch_thread() -> None:
     import torch
 
     torch.set_num_threads(1)  # pictures are small: processes, not threads, use the cores
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on stderr; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

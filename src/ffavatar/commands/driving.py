@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ffavatar.commands.options import (
+    AvatarFile,
+    BackgroundOption,
+    Device,
+    DeviceOption,
+    FaceOption,
+    WeightsOption,
+    face_choice,
+)
 from ffavatar.commands.parsing import load_avatar, parse_background
+from ffavatar.commands.progress import print_notes, progress
 from ffavatar.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,15 +28,6 @@ if TYPE_CHECKING:
     from ffavatar.drive.motion import Motion
     from ffavatar.drive.options import DriveOptions
     from ffavatar.head import HeadModel
-
-
-class Device(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
 
 
 class TorsoWay(StrEnum):
@@ -60,11 +60,6 @@ class Layout(StrEnum):
 
 
 FLAME_LAYOUTS = (Layout.vhap, Layout.flame_npz, Layout.flame_json)
-AvatarFile = Annotated[Path, typer.Argument(help="Avatar file (.safetensors) made by `ffavatar reconstruct`.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")]
-FaceOption = Annotated[int | None, typer.Option(min=0, help="Which face, counted from 0, the largest.")]
-WeightsOption = Annotated[Path | None, typer.Option(help="Model weights (.safetensors) instead of the shipped ones.")]
-BackgroundOption = Annotated[str, typer.Option(help="white, black, grey, green, #rrggbb or transparent.")]
 TorsoOption = Annotated[TorsoWay, typer.Option(help="Torso under the turning head: as driven, along, still, a third.")]
 HeadMotionOption = Annotated[HeadMotionWay, typer.Option("--head-motion", help="Keep, drop or scale head motion.")]
 HeadGainOption = Annotated[float, typer.Option(min=0, max=3, help="Factor of --head-motion scaled.")]
@@ -145,12 +140,12 @@ def animate(
     person = load_avatar(avatar, place)
     model = None if moving else model_for(str(weights) if weights else None, place)
     style = FilmStyle(size, colour, alpha, side_by_side, not crop)
-    with _progress("filming") as advance:
+    with progress("filming") as advance:
         report = make_film(
-            person, driver, output, style, model=model, face="largest" if face is None else face, progress=advance,
+            person, driver, output, style, model=model, face=face_choice(face), progress=advance,
             options=options,
         )  # fmt: skip
-    _print_notes(report.notes)
+    print_notes(report.notes)
     typer.echo(f"{output}: {report.frames} frames")
 
 
@@ -258,7 +253,7 @@ def motion(
             made = to_arkit(replace(made, notes=()), load_head())
             notes += made.notes
     write_motion(made, output, layout.value)
-    _print_notes(notes)
+    print_notes(notes)
     typer.echo(f"{output}: {len(made)} frames at {made.fps:.5g} per second, {layout.value} layout")
 
 
@@ -292,24 +287,3 @@ def _on_head(found: Motion, head: HeadModel, options: DriveOptions) -> tuple[Mot
     rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(0))
     made = retarget(found, rig, options)
     return Motion(found.fps, made.params, head.edition, tuple(head.expression_names), found.source), list(made.notes)
-
-
-def _print_notes(notes: Sequence[str]) -> None:
-    for note in notes:
-        typer.echo(f"ffavatar: {' '.join(note.split())}", err=True)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on stderr with rate and time left; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=None if total is None else max(total, done))
-
-
-COMMANDS = (animate, live, motion)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ffavatar.commands.parsing import load_avatar, megabytes, parse_background, parse_expressions
+from ffavatar.commands.progress import print_unmatched
 
 
 def export(
@@ -57,9 +58,5 @@ def export(
     track = Motion.load(motion) if motion is not None else None
     write(person, output, ExportOptions(pose, track, frame, scale, allow_flame, style))
     typer.echo(f"{output}: {len(person):,} Gaussians, {megabytes(output)}")
-    unmatched = track.unmatched(person.rig.head) if track is not None else []
-    if unmatched:
-        shown = ", ".join(unmatched[:3])
-        typer.echo(
-            f"ffavatar: {len(unmatched)} expressions of the motion are unknown to this head, such as {shown}.", err=True
-        )
+    if track is not None:
+        print_unmatched(track.unmatched(person.rig.head))

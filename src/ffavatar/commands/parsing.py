@@ -57,3 +57,9 @@ def megabytes(path: Path) -> str:
     """The size of a file, or of the files in a folder, in words."""
     files = path.iterdir() if path.is_dir() else [path]
     return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
+
+
+def need_suffix(path: Path, suffixes: tuple[str, ...], what: str) -> None:
+    """Raises ``InputError`` unless a file name has one of the endings."""
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{path}: {what} is written as {' or '.join(suffixes)}; change the file name's ending.")

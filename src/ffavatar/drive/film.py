@@ -428,8 +428,8 @@ def estimate_motion(
     rows: list[HeadParams] = []
     report = FilmReport()
     names, options = tuple(model.head.expression_names), DriveOptions(smooth=smooth)
-    steadied_moments = steadied(perform(reader, find, read_pose), float(reader.fps), options, names)
-    moments = in_background(steadied_moments, threads=_share())
+    steadier = steadied(perform(reader, find, read_pose), float(reader.fps), options, names)
+    moments = in_background(steadier, threads=_share())
     try:
         for moment in moments:
             row = to_window(moment.params.to("cpu"), [moment.crop], [steady.follow(moment.crop)])

@@ -1,0 +1,225 @@
+"""Commands that make avatars, show them, and say what files hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ffavatar.commands.options import (
+    LEVELS,
+    AvatarFile,
+    BackgroundOption,
+    Device,
+    DeviceOption,
+    FaceOption,
+    Points,
+    WeightsOption,
+    face_choice,
+)
+from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix, parse_background, parse_expressions
+from ffavatar.commands.progress import one_line, print_notes, progress
+from ffavatar.errors import InputError
+
+if TYPE_CHECKING:
+    from ffavatar.drive.choose import Choice, Embed
+
+
+def reconstruct(
+    photos: Annotated[list[Path], typer.Argument(help="Photos, folders of photos, or one video.", metavar="PHOTO...")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Avatar file to write (.safetensors).")],
+    face: FaceOption = None,
+    views: Annotated[int, typer.Option(min=1, max=16, help="At most so many views are used.")] = 6,
+    size: Annotated[int, typer.Option(min=128, max=1024, help="Side of the head crops in pixels.")] = 512,
+    points: Annotated[Points, typer.Option(help="About how many Gaussians the avatar has.")] = Points.k80,
+    weights: WeightsOption = None,
+    device: DeviceOption = Device.auto,
+    allow_flame: Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")] = False,
+) -> None:
+    """Make an avatar from a few photos of one person, or from a video, in one forward pass."""
+    from ffavatar.files import check_output_file
+
+    need_suffix(output, (".safetensors",), "an avatar")
+    check_output_file(output)
+    from ffavatar.api import choose_device, model_for
+    from ffavatar.drive.choose import choose_views
+    from ffavatar.photo import FrontEnd
+    from ffavatar.pipeline import reconstruct as run
+
+    place = choose_device(device.value)
+    with progress("looking at photos") as advance:
+        choice = choose_views(
+            photos, FrontEnd(place), size, face_choice(face), views, _identity_embedding(place), advance
+        )  # fmt: skip
+    model = model_for(str(weights) if weights else None, place)
+    _print_choice(choice)
+    avatar = run(model, choice.views.to(place), LEVELS[points])
+    avatar.save(output, allow_flame=allow_flame)
+    typer.echo(f"{output}: {len(avatar):,} Gaussians from {len(choice.views)} views, {megabytes(output)}")
+
+
+def render(
+    avatar: AvatarFile,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Picture (.png, .jpg, .webp), or a film with --turntable.")
+    ],
+    turntable: Annotated[bool, typer.Option("--turntable", help="A film that turns the head once around.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.5, max=120, help="Length of the turntable.")] = 6.0,
+    yaw: Annotated[float, typer.Option(min=-180, max=180, help="Turn in degrees; positive to the person's left.")] = 0,
+    pitch: Annotated[float, typer.Option(min=-90, max=90, help="Nod in degrees; positive looks down.")] = 0,
+    roll: Annotated[float, typer.Option(min=-90, max=90, help="Tilt in degrees.")] = 0,
+    expression: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, such as mouthSmileLeft=0.6; can be given again.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=64, max=4096, help="Side of the picture in pixels.")] = 512,
+    background: BackgroundOption = "white",
+    device: DeviceOption = Device.auto,
+) -> None:
+    """A picture of an avatar in a pose and expression, or a turntable film."""
+    from ffavatar.drive.film import FilmStyle
+    from ffavatar.drive.marks import save_still
+    from ffavatar.drive.writer import check_film_output
+
+    colour, alpha = parse_background(background)
+    if turntable:
+        check_film_output(output, alpha)
+    else:
+        need_suffix(output, (".png", ".jpg", ".jpeg", ".webp"), "a picture")
+    from ffavatar.api import choose_device
+    from ffavatar.drive.film import render_uint8
+    from ffavatar.drive.pose import posed, write_turntable
+
+    person = load_avatar(avatar, choose_device(device.value))
+    params = posed(person, (yaw, pitch, roll), parse_expressions(expression or []))
+    style = FilmStyle(size, colour, alpha)
+    if not turntable:
+        save_still(output, render_uint8(person, params, style, size)[0])
+        typer.echo(f"{output}: {size} x {size} px")
+        return
+    with progress("turning") as advance:
+        report = write_turntable(person, params, output, style, seconds, advance)
+    typer.echo(f"{output}: {report.frames} frames")
+
+
+def estimate(
+    video: Annotated[Path, typer.Argument(help="Video, or folder of pictures.", metavar="VIDEO")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Motion file to write (.json or .npz).")],
+    avatar: Annotated[Path | None, typer.Option(help="Avatar of the same person; its identity is then used.")] = None,
+    face: FaceOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Read the motion of a face from a video into a motion file, which any avatar can play."""
+    from ffavatar.drive.video import FrameReader
+    from ffavatar.files import check_output_file
+
+    need_suffix(output, (".json", ".npz"), "a motion")
+    check_output_file(output)
+    FrameReader(video)  # refuses what is no film before the networks are loaded
+    from ffavatar.api import choose_device, model_for
+    from ffavatar.drive.film import estimate_motion
+
+    place = choose_device(device.value)
+    person = load_avatar(avatar, place) if avatar else None
+    model = model_for(str(weights) if weights else None, place)
+    with progress("estimating") as advance:
+        motion, report = estimate_motion(model, video, person, face=face_choice(face), progress=advance)
+    motion.save(output)
+    print_notes(report.notes)
+    typer.echo(f"{output}: {len(motion)} frames, {motion.seconds:.1f} s at {motion.fps:.5g} per second")
+
+
+def inspect(file: Annotated[Path, typer.Argument(help="Avatar (.safetensors) or motion file (.json, .npz).")]) -> None:
+    """Say what an avatar or a motion file holds, its version and its licence."""
+    from ffavatar.drive.video import existing_input
+
+    existing_input(file)
+    if file.suffix.lower() == ".safetensors":
+        rows = _about_avatar(file)
+    elif file.suffix.lower() in (".json", ".npz"):
+        rows = _about_motion(file)
+    else:
+        raise InputError(f"{file} is neither an avatar (.safetensors) nor a motion (.json, .npz); give one of these.")
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("out/demo"),
+    photo: Annotated[
+        Path | None, typer.Option(help="A portrait; without it NASA's public-domain photo of Eileen Collins.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of the films.")] = 8.0,
+    size: Annotated[int, typer.Option(min=128, max=1024, help="Side of the films in pixels.")] = 512,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Make an avatar of a photo and one of a synthetic person, and films in which they look around, blink and talk."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file; give a folder for the demo's results.")
+    if photo is not None:
+        from ffavatar.drive.video import existing_input
+
+        existing_input(photo)
+    from ffavatar.demo import run_demo
+
+    for line in run_demo(output, photo, seconds, size, device.value, progress):
+        typer.echo(line)
+
+
+def _identity_embedding(device: str) -> Embed | None:
+    """The identity network if it is in the cache; it is not fetched for this."""
+    from ffavatar.evaluate.identity import MOBILE_FACE_NET, load_identity
+
+    if not MOBILE_FACE_NET.path.is_file():
+        return None
+    net = load_identity(device)
+    return lambda views: net.embed(views.images.to(device), views.landmarks.to(device))
+
+
+def _print_choice(choice: Choice) -> None:
+    width = max(len(photo.name) for photo, _ in choice.rows)
+    for photo, kept in choice.rows:
+        seen = f"yaw {photo.report.yaw_deg:+4.0f}\u00b0  " if photo.report and photo.report.faces else ""
+        typer.echo(f"{'kept   ' if kept else 'refused'}  {photo.name:<{width}}  {seen}{one_line(photo.reason)}")
+    print_notes(choice.notes)
+    if len(choice.views) > 1 and not choice.identity_checked:
+        typer.echo("Whether all photos show the same person was not checked: the identity network is not in the cache.")
+
+
+def _about_avatar(file: Path) -> list[tuple[str, str]]:
+    person = load_avatar(file, "cpu")
+    head = person.rig.head
+    names = ", ".join(head.expression_names[:4])
+    rows = [
+        ("kind", f"avatar, {megabytes(file)}"),
+        ("version", str(_container_version(file))),
+        ("head", head.edition),
+        ("licence of the head", head.licence),
+        ("Gaussians", f"{len(person):,}"),
+        ("identity", f"{len(person.identity)} coefficients"),
+        ("expressions", f"{len(head.expression_names)} ({names}, ...)"),
+    ]
+    return rows + [(one_line(key), one_line(value)) for key, value in person.about.items()]
+
+
+def _container_version(file: Path) -> str:
+    from safetensors import safe_open
+
+    with safe_open(str(file), framework="numpy") as container:
+        return str((container.metadata() or {}).get("version", "?"))
+
+
+def _about_motion(file: Path) -> list[tuple[str, str]]:
+    from ffavatar.drive.motion import VERSION, Motion
+
+    motion = Motion.load(file)
+    return [
+        ("kind", f"motion, {megabytes(file)}"),
+        ("version", str(VERSION)),
+        ("head", motion.head_edition),
+        ("frames", f"{len(motion)} at {motion.fps:.5g} per second, {motion.seconds:.1f} s"),
+        ("expressions", f"{len(motion.expression_names)} ({', '.join(motion.expression_names[:4])}, ...)"),
+        ("source", one_line(motion.source) or "not stated"),
+    ]

@@ -1,0 +1,43 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ffavatar.photo.front_end import FaceChoice
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Points(StrEnum):
+    """About how many Gaussians."""
+
+    k5 = "5k"
+    k20 = "20k"
+    k80 = "80k"
+
+
+LEVELS = {Points.k5: 0, Points.k20: 1, Points.k80: 2}
+
+AvatarFile = Annotated[Path, typer.Argument(help="Avatar file (.safetensors) made by `ffavatar reconstruct`.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")]
+FaceOption = Annotated[int | None, typer.Option(min=0, help="Which face, counted from 0, the largest.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="Model weights (.safetensors) instead of the shipped ones.")]
+BackgroundOption = Annotated[str, typer.Option(help="white, black, grey, green, #rrggbb or transparent.")]
+
+
+def face_choice(number: int | None) -> FaceChoice:
+    """The photo front end's word for ``--face``."""
+    return "largest" if number is None else number
