@@ -4,6 +4,9 @@ import type { AvatarFile } from "./container.js";
 
 export const DETAIL_LEVELS = [5_000, 20_000, 80_000] as const;
 
+/** Whether an avatar with so many Gaussians is drawn whole at a level: it has hardly more than the level's name says. */
+export const isWhole = (gaussians: number, wanted: number): boolean => gaussians <= 1.3 * wanted;
+
 /** Runs lie less evenly than the Gaussians they stand for: so much wider, and no gap shows what is behind. */
 const OVERLAP = 1.3;
 
@@ -74,7 +77,7 @@ export interface Detail {
  */
 export function chooseDetail(file: AvatarFile, wanted: number): Detail | undefined {
   const n = file.gaussianCount;
-  if (n <= 1.2 * wanted) return undefined;
+  if (isWhole(n, wanted)) return undefined;
   const first = new Uint32Array(file.vertexCount + 1);
   for (let i = 0; i < n; i++) first[nearestVertex(file, i) + 1]++;
   for (let v = 0; v < file.vertexCount; v++) first[v + 1] += first[v];

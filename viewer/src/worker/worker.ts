@@ -1,7 +1,7 @@
 /** Reads, poses and sorts away from the page's thread. Centres and their order leave together. */
 
 import { readAvatar, type AvatarFile } from "../core/container.js";
-import { appearanceOf, chooseDetail, DETAIL_LEVELS, type Detail } from "../core/detail.js";
+import { appearanceOf, chooseDetail, DETAIL_LEVELS, isWhole, type Detail } from "../core/detail.js";
 import { bindingOf, Rig, VERTEX_STRIDE, type Binding } from "../core/rig.js";
 import { DepthSorter } from "../core/sort.js";
 import type { AvatarInfo, FromWorker, ToWorker } from "./messages.js";
@@ -24,7 +24,7 @@ const spare: { posed: Float32Array<ArrayBuffer>; order: Uint32Array<ArrayBuffer>
 
 function infoOf(file: AvatarFile): AvatarInfo {
   const { edition, licence, about, expressionNames, arkitPose, gaussianCount, joints, jointExpdirs } = file;
-  const counts = DETAIL_LEVELS.map((n) => (gaussianCount <= 1.2 * n ? gaussianCount : n));
+  const counts = DETAIL_LEVELS.map((n) => (isWhole(gaussianCount, n) ? gaussianCount : n));
   // between the eyes' height and the neck joint, half way into the head
   const eyes = (joints[9 + 1] + joints[12 + 1]) / 2;
   const middle = [0, eyes - 0.02, (joints[3 + 2] + joints[9 + 2]) / 2] as const;
