@@ -156,8 +156,17 @@ def test_keypoint_distance_is_in_pixels_of_a_256_px_crop() -> None:
     moved = points + torch.tensor([3 / 256, 4 / 256, 0.5])
     moved[:, 468:] += 9  # irises do not count, nor does depth
     torch.testing.assert_close(keypoint_distance(moved, points), torch.full((2,), 5.0))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_landmarks_of_other_frames_are_refused() -> None:
+    points = torch.zeros(3, 478, 3)
     with pytest.raises(ValueError, match="do not match"):
         keypoint_distance(points, points[:1])
+    with pytest.raises(ValueError, match="at least 3 frames"):
+        acceleration_error(points, points[:1])
+    with pytest.raises(ValueError, match="different shapes"):
+        matte_iou(torch.zeros(1, 4, 4), torch.zeros(1, 4, 5), torch.ones(1, 4, 4))
 
 
 def test_acceleration_error_sees_shaking_only() -> None:

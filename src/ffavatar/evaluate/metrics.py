@@ -101,18 +101,18 @@ MESH_POINTS = 468  # of the 478 landmarks; the ten iris points after them follow
 KEYPOINT_SIDE_PX = 256  # the picture side in which keypoint distances are stated
 
 
-def keypoint_distance(first: Tensor, second: Tensor) -> Tensor:
-    """(B,) AKD: mean distance of the 468 mesh landmarks (B, 478, >= 2), crop units, in pixels of a 256 px crop."""
+def keypoint_distance(first: Float[Tensor, "B L _"], second: Float[Tensor, "B L _"]) -> Float[Tensor, " B"]:
+    """AKD: mean distance of the 468 mesh landmarks (B, 478, >= 2), crop units, in pixels of a 256 px crop."""
     if first.shape[:2] != second.shape[:2]:
         raise ValueError(f"landmarks of shapes {tuple(first.shape)} and {tuple(second.shape)} do not match")
     moved = first[:, :MESH_POINTS, :2] - second[:, :MESH_POINTS, :2]
     return KEYPOINT_SIDE_PX * moved.norm(dim=-1).mean(1)
 
 
-def acceleration_error(shown: Tensor, target: Tensor) -> Tensor:
-    """(F - 2,) acceleration error of consecutive frames in percent of the face width (Kanazawa et al. 2019).
+def acceleration_error(shown: Float[Tensor, "T L 3"], target: Float[Tensor, "T L 3"]) -> Float[Tensor, " T-2"]:
+    """Acceleration error of consecutive frames in percent of the face width (Kanazawa et al. 2019).
 
-    ``shown`` and ``target`` (F, 478, 3), crop units, F >= 3; the width is the target's mean cheek distance. A constant
+    ``shown`` and ``target`` (T, 478, 3), crop units, T >= 3; the width is the target's mean cheek distance. A constant
     offset or velocity of either costs nothing: only shaking does. Raises ``ValueError`` for fewer frames.
     """
     if shown.shape != target.shape or len(target) < 3:
@@ -123,8 +123,10 @@ def acceleration_error(shown: Tensor, target: Tensor) -> Tensor:
     return 100 * acceleration.norm(dim=-1).mean(1) / width
 
 
-def matte_iou(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
-    """(B,) intersection over union of mattes (B, H, W) cut at one half, over the valid pixels; 1 if both are empty."""
+def matte_iou(
+    first: Float[Tensor, "B H W"], second: Float[Tensor, "B H W"], valid: Shaped[Tensor, "B H W"]
+) -> Float[Tensor, " B"]:
+    """Intersection over union of mattes (B, H, W) cut at one half, over the valid pixels; 1 if both are empty."""
     if not first.shape == second.shape == valid.shape:
         raise ValueError(f"mattes of different shapes: {tuple(first.shape)} and {tuple(second.shape)}")
     a, b = ((matte > 0.5) & (valid != 0) for matte in (first, second))
@@ -132,8 +134,8 @@ def matte_iou(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
     return torch.where(union > 0, (a & b).flatten(1).sum(1) / union.clamp_min(1), 1.0)
 
 
-def rotation_distance_deg(first: Tensor, second: Tensor) -> Tensor:
-    """(B,) angle in degrees, [0, 180], of the rotation from one matrix (B, 3, 3) to the other.
+def rotation_distance_deg(first: Float[Tensor, "B 3 3"], second: Float[Tensor, "B 3 3"]) -> Float[Tensor, " B"]:
+    """Angle in degrees, [0, 180], of the rotation from one matrix (B, 3, 3) to the other.
 
     2 asin(|R1 - R2| / sqrt 8) in the Frobenius norm: exact also for small angles, where arccos of the trace is not.
     """

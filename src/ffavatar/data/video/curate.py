@@ -11,7 +11,7 @@ import time
 import zipfile
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import combinations
@@ -144,11 +144,12 @@ Job = tuple[str, Path, Path, int, Callable[[], Embed]]
 _embedders: dict[Callable[[], Embed], Embed] = {}
 
 
-def _looked_through(jobs: list[Job], workers: int) -> Any:
+def _looked_through(jobs: list[Job], workers: int) -> Iterator[float]:
     if workers == 1 or len(jobs) < 2:
-        return map(_look_through, jobs)
+        yield from map(_look_through, jobs)
+        return
     with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
-        return iter(list(pool.imap_unordered(_look_through, jobs, chunksize=1)))
+        yield from pool.imap_unordered(_look_through, jobs)
 
 
 def _look_through(job: Job) -> float:
