@@ -72,7 +72,7 @@ def test_help_lists_every_command_and_option(run) -> None:
         code, text, _ = run(command.__name__, "--help")
         assert code == 0
         for name in command.__annotations__:
-            if name not in ("return", "avatar", "photos", "video", "file"):
+            if name not in ("return", "avatar", "photos", "video", "file", "data", "layout"):
                 assert f"--{name.replace('_', '-')}" in text, f"{command.__name__} --help does not show --{name}"
         assert "consent" in out
 

@@ -14,7 +14,7 @@ from made_avatar import small_avatar
 from safetensors.numpy import load, load_file
 
 from ffavatar.avatar import Avatar
-from ffavatar.commands.viewing import export_html as command
+from ffavatar.commands.exporting import export as command
 from ffavatar.drive.motion import Motion, demo_motion
 from ffavatar.errors import InputError
 from ffavatar.export.html import export_html
@@ -85,6 +85,8 @@ def test_command(tmp_path, capsys) -> None:
     demo_motion(small_avatar().rig.head, 1.0).save(tmp_path / "clip.npz")
     command(tmp_path / "me.safetensors", tmp_path / "me.html", tmp_path / "clip.npz")
     assert "me.html" in capsys.readouterr().out
+    with pytest.raises(InputError, match="not a pose"):
+        command(tmp_path / "me.safetensors", tmp_path / "no.html", yaw=20)
     (tmp_path / "back.safetensors").write_bytes(block((tmp_path / "me.html").read_text(), "avatar"))
     assert len(Avatar.load(tmp_path / "back.safetensors")) == len(small_avatar())
 

@@ -222,7 +222,7 @@ def test_films_have_every_frame(avatar, motion, tmp_path, name) -> None:
 def test_every_ending_has_a_format() -> None:
     assert format_of("me.mesh.glb") is FORMATS[".mesh.glb"] and format_of("me.GLB") is FORMATS[".glb"]
     assert format_of("me.mesh.v2.glb") is FORMATS[".glb"] and format_of("frames") is FORMATS[""]
-    assert len(THREE_D) == 8 and not FORMATS[".png"].three_d
+    assert len(THREE_D) == 9 and not FORMATS[".png"].three_d
 
 
 @pytest.mark.parametrize("name", ["me.fbx", "me.ply.gz", "me.safetensors", "me.usdc"])

@@ -19,7 +19,8 @@ def export(
             "--output",
             "-o",
             help="File to write; its ending chooses the format: .ply, .spz, .splat, .glb, .mesh.glb, .obj, .zip (LAM), "
-            ".usda, a picture (.png, .jpg, .webp), a film (.mp4, .mov, .webm, .gif, .webp), or a folder of PNGs.",
+            ".usda, .html (page with viewer), "
+            "a picture (.png, .jpg, .webp), a film (.mp4, .mov, .webm, .gif, .webp), or a folder of PNGs.",
         ),
     ],
     motion: Annotated[

@@ -10,6 +10,7 @@ from ffavatar.avatar import Avatar
 from ffavatar.drive.writer import check_film_output, is_folder_output
 from ffavatar.errors import InputError
 from ffavatar.export.glb import write_glb, write_mesh_glb
+from ffavatar.export.html import write_page
 from ffavatar.export.lam import write_lam
 from ffavatar.export.mesh import write_obj
 from ffavatar.export.options import ExportOptions, refuse_flame
@@ -41,6 +42,7 @@ FORMATS: dict[str, Format] = {
     ".obj": Format(write_obj, "posed mesh with vertex colours"),
     ".zip": Format(write_lam, "for LAM's web renderer"),
     ".usda": Format(write_usda, "Gaussians for OpenUSD 26"),
+    ".html": Format(write_page, "page with viewer and avatar that runs from disk"),
     ".png": Format(write_still, "picture", three_d=False),
     ".jpg": Format(write_still, "picture", three_d=False),
     ".jpeg": Format(write_still, "picture", three_d=False),

@@ -12,6 +12,7 @@ from pathlib import Path
 from ffavatar.avatar import Avatar
 from ffavatar.drive.motion import Motion
 from ffavatar.errors import InputError
+from ffavatar.export.options import ExportOptions, provenance
 from ffavatar.files import atomic_path, check_output_file
 from ffavatar.viewer import BUNDLE, PAGE_STYLE
 
@@ -53,9 +54,22 @@ def export_html(
             clip = Path(folder) / "motion.json"
             motion.save(clip)
             blocks.append(_block("motion", clip.read_bytes()))
-    page = _page(blocks, title, background, motion is not None)
+    page = _page(blocks, title, background, motion is not None, provenance(avatar))
     with atomic_path(place) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
+
+
+def write_page(avatar: Avatar, path: Path, options: ExportOptions) -> None:
+    """``export_html`` as one of the export formats: the whole avatar, with the motion as its clip.
+
+    Raises:
+        InputError: a pose or a single frame is asked for, which a page does not hold.
+    """
+    if options.pose is not None or options.frame is not None:
+        raise InputError(f"{path}: a page holds the whole avatar, not a pose; leave pose and frame away.")
+    colour = "#" + "".join(f"{round(255 * channel):02x}" for channel in options.style.background)
+    background = "transparent" if options.style.alpha else colour
+    export_html(avatar, path, options.motion, background=background, allow_flame=options.allow_flame)
 
 
 def _block(name: str, data: bytes) -> str:
@@ -68,7 +82,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
 
 
-def _page(blocks: list[str], title: str, background: str, has_motion: bool) -> str:
+def _page(blocks: list[str], title: str, background: str, has_motion: bool, about: dict[str, str]) -> str:
     script, style = BUNDLE.read_text(encoding="utf-8"), PAGE_STYLE.read_text(encoding="utf-8")
     if re.search(r"</script|<!--", script, re.IGNORECASE):
         raise RuntimeError("the viewer's bundle cannot be put into a page: it contains the end of a script")
@@ -94,6 +108,7 @@ def _page(blocks: list[str], title: str, background: str, has_motion: bool) -> s
         '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">',
         '<meta name="generator" content="FFAvatar">',
         '<meta name="description" content="A synthetic head avatar, made and animated by a computer">',
+        *(f'<meta name="{key}" content="{html.escape(value)}">' for key, value in about.items()),
         f"<title>{name}</title>",
         '<link rel="icon" href="data:,">',
         f"<style>{style}</style>",
