@@ -15,7 +15,7 @@ from made_avatar import StandInModel, small_avatar
 from skimage.data import astronaut
 from typer.testing import CliRunner
 
-from ffavatar.commands.driving import COMMANDS
+from ffavatar.commands.driving import animate, live, motion
 from ffavatar.drive.motion import Motion
 from ffavatar.errors import InputError
 
@@ -36,7 +36,7 @@ def avatar_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(*arguments: object) -> tuple[str, str]:
     """stdout and stderr of a command; its exceptions come out."""
     app = typer.Typer()
-    for command in COMMANDS:
+    for command in (animate, live, motion):
         app.command()(command)
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
