@@ -293,7 +293,7 @@ def run_live(
 
     wall, cpu = time.perf_counter(), time.process_time()
     # two threads, two cores: one finds the face of the next picture while the other reads and draws this one
-    stream = in_background(looked(), ahead=1)
+    stream = in_background(looked(), ahead=1, threads=max(1, torch.get_num_threads() // 2))
     try:
         for sighting, time_s, taken in stream:
             params = driver.respond(sighting, time_s)
