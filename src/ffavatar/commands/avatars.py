@@ -130,17 +130,18 @@ def estimate(
     typer.echo(f"{output}: {len(motion)} frames, {motion.seconds:.1f} s at {motion.fps:.5g} per second")
 
 
-def inspect(file: Annotated[Path, typer.Argument(help="Avatar (.safetensors) or motion file (.json, .npz).")]) -> None:
+def inspect(file: Annotated[Path, typer.Argument(help="Avatar (.safetensors), or a motion of any program.")]) -> None:
     """Say what an avatar or a motion file holds, its version and its licence."""
+    from ffavatar.drive.formats import is_motion
     from ffavatar.drive.video import existing_input
 
     existing_input(file)
     if file.suffix.lower() == ".safetensors":
         rows = _about_avatar(file)
-    elif file.suffix.lower() in (".json", ".npz"):
+    elif file.suffix.lower() in (".json", ".npz") or is_motion(file):
         rows = _about_motion(file)
     else:
-        raise InputError(f"{file} is neither an avatar (.safetensors) nor a motion (.json, .npz); give one of these.")
+        raise InputError(f"{file} is neither an avatar (.safetensors) nor a motion file; give one of these.")
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         typer.echo(f"{name:<{width}}  {value}")
@@ -212,14 +213,15 @@ def _container_version(file: Path) -> str:
 
 
 def _about_motion(file: Path) -> list[tuple[str, str]]:
-    from ffavatar.drive.motion import VERSION, Motion
+    from ffavatar.drive.formats import read_motion, sniff
 
-    motion = Motion.load(file)
+    motion, kind = read_motion(file), sniff(file)
     return [
         ("kind", f"motion, {megabytes(file)}"),
-        ("version", str(VERSION)),
+        ("layout", str(kind)),
         ("head", motion.head_edition),
         ("frames", f"{len(motion)} at {motion.fps:.5g} per second, {motion.seconds:.1f} s"),
         ("expressions", f"{len(motion.expression_names)} ({', '.join(motion.expression_names[:4])}, ...)"),
         ("source", one_line(motion.source) or "not stated"),
+        *(("note", one_line(note)) for note in motion.notes),
     ]
