@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ffavatar.drive.arkit import ARKIT_NAMES, arkit_motion
 from ffavatar.drive.motion import Motion
-from ffavatar.drive.video import existing_input, open_media
+from ffavatar.drive.video import VIDEO_SUFFIXES, existing_input, open_media
 from ffavatar.errors import InputError
 
 Array = NDArray[np.float64]
@@ -43,9 +43,12 @@ class Sound:
 
 
 def is_speech(path: str | Path) -> bool:
-    """Whether a file holds sound and no pictures. Raises ``InputError`` where it cannot be opened at all."""
+    """Whether a file holds sound and no pictures. Raises ``InputError`` where it cannot be opened at all.
+
+    A file that calls itself a film is one: without pictures it is a broken film, not speech.
+    """
     place = existing_input(path)
-    if place.is_dir():
+    if place.is_dir() or place.suffix.lower() in VIDEO_SUFFIXES:
         return False
     try:
         with open_media(place) as container:

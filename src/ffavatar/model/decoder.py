@@ -31,8 +31,9 @@ from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 ATTRIBUTES = 14  # offset 3, log scale 3, rotation as quaternion 4, opacity 1, colour 3: what the paper's head decodes
 OPACITY_AT_ZERO = 5.0  # logit: 0.993; less lets the background shine through between splats
-SCALE_OF_SPACING = 0.48  # standard deviation of a splat, in spacings of its neighbours
-THICKNESS = 0.15  # of an anchored splat along the surface's normal, in widths
+SCALE_OF_SPACING = 0.58  # standard deviation of a splat, in spacings of its neighbours
+SHARPENING, SHARPENING_SIGMA = 2.0, 1.2 / 512  # of the photos before colours are read: splats blur; sigma in crop sides
+THICKNESS = 0.2  # of an anchored splat along the surface's normal, in widths
 BLEND_SHARPNESS = 2.0  # exponent with which the views' trust weights their colours
 CARVE_POWER = 2.0  # exponent of the least matte value that any view shows of a splat, on its opacity
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
@@ -84,6 +85,19 @@ def _sample(maps: Tensor, uv: Tensor) -> Tensor:
     """Bilinear samples of maps (S, C, H, W) at crop positions (S, N, 2) in [0, 1] -> (S, N, C)."""
     grid = (uv * 2 - 1)[:, :, None]
     return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
+
+
+def sharpened(images: Tensor) -> Tensor:
+    """Unsharp masking: what drawing by splats about a pixel wide takes away is added before. (S, H, W, 3) -> (S, 3, H,
+    W) in [0, 1]."""
+    maps = images.permute(0, 3, 1, 2)
+    sigma = SHARPENING_SIGMA * images.shape[1]
+    reach = max(1, round(3 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / sigma) ** 2)
+    row = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    blurred = F.pad(maps, (reach, reach, reach, reach), mode="replicate")
+    blurred = F.conv2d(F.conv2d(blurred, row, groups=3), row.transpose(2, 3), groups=3)
+    return (maps + SHARPENING * (maps - blurred)).clamp(0, 1)
 
 
 class AnchoredDecoder(nn.Module):
@@ -151,7 +165,7 @@ class AnchoredDecoder(nn.Module):
             visible = self._visible(points, depth, spacing, table.slack)
         known = views.mattes * views.valid + (1 - views.valid)
         soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
-        raw = _sample(torch.cat([views.images.permute(0, 3, 1, 2), soft, views.valid[:, None]], 1), uv)
+        raw = _sample(torch.cat([sharpened(views.images), soft, views.valid[:, None]], 1), uv)
         colors, matte, valid = raw[..., :3], raw[..., 3], raw[..., 4]
         inside = ((uv > 0) & (uv < 1)).all(-1).float() * (valid > 0.99)
         matte = matte * inside + (1 - inside)

@@ -21,7 +21,7 @@ GRID_PX = (96, 160, 256)
 """Pixels of the grid on a crop's side, per subdivision level: about as fine as the surface's own Gaussians."""
 COVERED, UNCOVERED = 0.6, 0.5  # alpha from which a pixel's depth is known, and below which the avatar is missing
 PERSON = 0.5  # matte from which a pixel shows the person
-SCALE_OF_CELL = 0.5  # standard deviation, in cells of the grid
+SCALE_OF_CELL = 0.7  # standard deviation, in cells of the grid
 OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
