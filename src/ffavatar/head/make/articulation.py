@@ -15,7 +15,7 @@ from ffavatar.head.make.source import Source
 
 GLOBAL, NECK, JAW, EYE_LEFT, EYE_RIGHT = range(5)
 NEIGHBOURS = 120  # skin vertices that carry a joint
-SMOOTHING = 3  # rounds of averaging with neighbours, half and half
+NECK_SMOOTHING, JAW_SMOOTHING = 6, 3  # rounds of averaging with neighbours, half and half
 PITCH, YAW = np.radians(25.0), np.radians(30.0)  # of the eyes at ARKit's coefficient 1
 
 
@@ -126,17 +126,18 @@ def make_weights(source: Source, carrier: Carrier, topology: Topology, hinge: Hi
     edges = edges_of(topology.faces)
     head = np.zeros(len(rest))
     head[: len(carrier.chosen)] = fold_bones(source)[carrier.chosen, NECK]
-    head = smoothed(head, edges, skin, SMOOTHING)
+    head = smoothed(head, edges, skin, NECK_SMOOTHING)
     full = (rest - hinge.pivot) @ turn_x(hinge.angle).T + hinge.pivot - rest
     share = np.clip((opened * full).sum(1) / np.maximum((full**2).sum(1), 1e-6), 0, 1)
-    share = smoothed(share, edges, skin, SMOOTHING)
+    share = smoothed(share, edges, skin, JAW_SMOOTHING)
     weights = np.zeros((len(rest), 5))
     weights[skin, GLOBAL] = 1 - head[skin]
     weights[skin, JAW] = (share * head)[skin]
     weights[skin, NECK] = (head - share * head)[skin]
     for part, joint in ((1, NECK), (2, JAW), (3, JAW), (4, EYE_LEFT), (5, EYE_RIGHT)):
         weights[topology.part == part, joint] = 1
-    return weights
+    mirrored = weights[mirror_image(rest, topology)][:, [GLOBAL, NECK, JAW, EYE_RIGHT, EYE_LEFT]]
+    return (weights + mirrored) / 2
 
 
 def gaze(name: str) -> tuple[int, np.ndarray]:
@@ -162,6 +163,28 @@ def pose_rotations(topology: Topology, rest: np.ndarray, hinge: Hinge, arkit: di
         for way in ("Up", "Down", "In", "Out"):
             out[f"eyeLook{way}{side}"] = gaze(f"eyeLook{way}{side}")
     return out
+
+
+def make_correctives(
+    topology: Topology, rest: np.ndarray, hinge: Hinge, weights: np.ndarray, arkit: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Basis (36, V, 3) for the entries of R - 1 of the joints after the first, row by row.
+
+    Skinning plus correctives gives ARKit's jaw targets exactly, and the lids' part of its gaze targets.
+    """
+    features, residuals = [], []
+    for name, (joint, axis_angle) in pose_rotations(topology, rest, hinge, arkit).items():
+        rotation = turn_x(axis_angle[0]) @ turn_y(axis_angle[1])  # one of the two is the identity
+        feature = np.zeros((4, 3, 3))
+        feature[joint - 1] = rotation - np.eye(3)
+        features.append(feature.ravel())
+        residual = arkit[name].copy()
+        if joint == JAW:
+            residual -= weights[:, [JAW]] * ((rest - hinge.pivot) @ rotation.T + hinge.pivot - rest)
+        else:
+            residual[topology.part > 0] = 0
+        residuals.append(residual)
+    return fit_correctives(np.array(features), np.array(residuals))
 
 
 def fit_correctives(features: np.ndarray, residuals: np.ndarray) -> np.ndarray:

@@ -159,10 +159,10 @@ class Source:
     def units(self) -> dict[str, np.ndarray]:
         """MakeHuman's own expression units -> displacements (V, 3), the mean of their three versions."""
         base = "mpfb2/targets/expression/units"
-        names = sorted(p.name for p in (self.root / base / "caucasian").glob("*.target.gz"))
+        files = (self.root / base / "caucasian").glob("*.target.gz")
+        names = sorted(p.name.removesuffix(".target.gz") for p in files)
         return {
-            name.removesuffix(".target.gz"): np.mean([self.target(f"{base}/{kind}/{name}") for kind in FACE_TYPES], 0)
-            for name in names
+            name: np.mean([self.target(f"{base}/{kind}/{name}.target.gz") for kind in FACE_TYPES], 0) for name in names
         }
 
     def macros(self) -> list[tuple[tuple[str, ...], np.ndarray]]:
