@@ -46,7 +46,7 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # What a minimal install (the runtime dependencies of pyproject.toml) has besides the standard library.
 INSTALLED = {"numpy", "torch", "jaxtyping", "safetensors", "PIL", "av", "typer", "rich"}
 # Optional packages may be imported inside functions only; build scripts say so at their top.
-BUILD_ONLY = ("ffavatar.head.build",)
+BUILD_ONLY = ("ffavatar.head.make",)
 
 
 def part_of(module: str) -> str:

@@ -120,7 +120,7 @@ def mirror_image(rest: np.ndarray, topology: Topology) -> np.ndarray:
 
 
 def make_weights(source: Source, carrier: Carrier, topology: Topology, hinge: Hinge, opened: np.ndarray) -> np.ndarray:
-    """Skinning weights (V, 5). ``opened`` (V, 3) is what ARKit's jawOpen moves; the skin follows the jaw as far as that."""
+    """Skinning weights (V, 5). ``opened`` (V, 3) is ARKit's jawOpen; the skin follows the jaw as far."""
     rest = carrier.rest()
     skin = topology.part == 0
     edges = edges_of(topology.faces)

@@ -26,7 +26,7 @@ METRES = 0.1
 ORIGIN = np.array([0.0, 7.1, 0.65])  # decimetres of the base mesh, between the ears
 SKULL = 6.9  # decimetres: skin above this that the neck carries wholly aligns the people
 COMPONENTS = 100
-HELPERS = ("helper-hair", *EYES) + tuple(f"helper-{side}-eyelashes-{k}" for side in "lr" for k in (1, 2))
+HELPERS = ("helper-hair", *EYES, *(f"helper-{side}-eyelashes-{k}" for side in "lr" for k in (1, 2)))
 LANDMARKS = ("landmark_faces", "landmark_barycentric", "landmark_weights")
 
 

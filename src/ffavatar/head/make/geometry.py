@@ -1,7 +1,7 @@
 """The embedded head's mesh: which triangles, their texture coordinates, eyeballs, lowered arms.
 
-Everything works on vertices or displacements of MakeHuman's base mesh (V, 3) in decimetres and is linear in them, so that
-the same map carries the base mesh, every target and every random person onto the head.
+Everything works on vertices or displacements of MakeHuman's base mesh (V, 3) in decimetres and is linear in them, so
+that the same map carries the base mesh, every target and every random person onto the head.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Carrier:
         self.eyes = [Eye(self.base, source.group(name)) for name in EYES]
 
     def lower(self, points: np.ndarray) -> np.ndarray:
-        """Arms turned about the shoulder joints that ``points`` (..., V, 3) itself holds; linear, so displacements too."""
+        """Arms turned about the shoulder joints that ``points`` (..., V, 3) hold themselves; linear in them."""
         out = points.copy()
         for share, turn, joint in self.arms:
             moving = np.flatnonzero(share)

