@@ -45,8 +45,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 # What a minimal install (the runtime dependencies of pyproject.toml) has besides the standard library.
 INSTALLED = {"numpy", "torch", "jaxtyping", "safetensors", "PIL", "av", "typer", "rich"}
-# Optional packages may be imported inside functions only; build scripts say so at their top.
-BUILD_ONLY = ("ffavatar.head.make",)
 
 
 def part_of(module: str) -> str:
@@ -110,8 +108,6 @@ def test_no_cycle_at_import() -> None:
 def test_only_declared_dependencies_are_needed_to_import() -> None:
     allowed = INSTALLED | {"ffavatar"} | set(sys.stdlib_module_names)
     for module in MODULES:
-        if module.startswith(BUILD_ONLY):
-            continue
         missing = [i for i, now in imports_of(path_of(module)) if now and i.split(".")[0] not in allowed]
         assert not missing, f"{module} needs {missing} when it is imported"
 
@@ -129,7 +125,7 @@ sys.meta_path.insert(0, Refuse())
 for module in sys.argv[1:]:
     importlib.import_module(module)
 """
-    modules = [m for m in MODULES if not m.startswith(BUILD_ONLY) and m != "ffavatar.__main__"]
+    modules = [m for m in MODULES if m != "ffavatar.__main__"]
     done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
 

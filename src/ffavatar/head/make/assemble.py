@@ -10,6 +10,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -178,7 +179,7 @@ def assemble(
 
 def store(arrays: dict[str, np.ndarray], kinds: dict[str, np.ndarray], path: Path) -> None:
     """Write an npz whose arrays have the types of ``kinds``."""
-    cast = {k: a if a.dtype.kind == "U" else a.astype(kinds[k].dtype) for k, a in arrays.items()}
+    cast: dict[str, Any] = {k: a if a.dtype.kind == "U" else a.astype(kinds[k].dtype) for k, a in arrays.items()}
     with atomic_path(path) as unfinished:
         np.savez_compressed(unfinished, **cast)
 

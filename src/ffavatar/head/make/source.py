@@ -169,14 +169,15 @@ class Source:
         """Targets of age, sex, face type, muscle, weight and proportions: (the labels that weigh it, (V, 3))."""
         base = "mpfb2/targets/macrodetails"
         out: list[tuple[tuple[str, ...], np.ndarray]] = []
-        for labels in itertools.product(SEXES, AGES, MUSCLES, WEIGHTS):
-            out.append((labels, self.target(f"{base}/universal-{'-'.join(labels)}.target.gz")))
-        for labels in itertools.product(FACE_TYPES, SEXES, AGES):
-            out.append((labels, self.target(f"{base}/{'-'.join(labels)}.target.gz")))
-        for labels in itertools.product(SEXES, AGES, MUSCLES, WEIGHTS, PROPORTIONS):
-            name = f"{base}/proportions/{'-'.join(labels)}.target.gz"
-            if (self.root / name).is_file():
-                out.append((labels, self.target(name)))
+        kinds: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
+            ("universal-", (SEXES, AGES, MUSCLES, WEIGHTS)),
+            ("", (FACE_TYPES, SEXES, AGES)),
+            ("proportions/", (SEXES, AGES, MUSCLES, WEIGHTS, PROPORTIONS)),
+        )
+        for prefix, axes in kinds:
+            for labels in itertools.product(*axes):
+                if not (prefix == "proportions/" and "baby" in labels):  # babies have no proportions
+                    out.append((labels, self.target(f"{base}/{prefix}{'-'.join(labels)}.target.gz")))
         return out
 
     def sliders(self) -> list[Slider]:
