@@ -22,7 +22,7 @@ ARM_ANGLE = np.radians(28.0)
 NIPPLES = (1799, 8471)  # base vertices onto which the rings around them are drawn together
 NIPPLE_REACH = 0.6  # decimetres
 SECTORS = 20
-LIMBUS = 0.078 * 2 * np.pi  # radians from the optical axis: half of a 12 mm cornea on a 12 mm radius, nearly
+LIMBUS = 0.078 * 2 * np.pi  # radians from the optical axis; 28 degrees, the edge of cornea and iris
 RING_ANGLES = np.concatenate([LIMBUS * np.array([0.0, 0.34, 0.7]), np.linspace(LIMBUS, np.pi, 11)])
 
 
