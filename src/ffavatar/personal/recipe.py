@@ -13,15 +13,18 @@ class PersonalRecipe:
     """Adam's steps, at most: with three or more views a held-out one decides how many of them are taken."""
     size: int = 256
     """Side in pixels of the pictures that are compared."""
-    batch: int = 2
+    batch: int = 1
     """Views per step; each is seen equally often, in an order drawn from the seed."""
     seed: int = 0
-    track_steps: int = 40
-    """Steps of ``pipeline.track`` that refine each view's pose and expression before anything else is learned."""
+    track_steps: int = 0
+    """Steps of ``pipeline.track`` that refine each view's pose and expression before anything else is learned. They are
+    refined along with the residuals anyway, and beginning with it does not pay (docs/personalization.md)."""
     guard: bool = True
     """Hold one view out, where there are at least three, to choose the number of steps; then learn from all."""
     guard_checks: int = 6
     """How often the held-out view is looked at, evenly over the steps."""
+    check_steps: int = 12
+    """Steps of ``pipeline.track`` that place the held-out view before it is compared."""
     patience: int = 2
     """Checks without a better value after which the trial with the held-out view ends."""
 

@@ -7,9 +7,9 @@ Gaussian's own. Both are scaled by how far the views see them, so what no view s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ffavatar.animate import render_avatar
@@ -22,13 +22,29 @@ _OPACITY_RANGE = (0.005, 0.995)  # the logits of fully opaque and fully clear Ga
 _SEEN_SIZE = 256  # pixels at which ``PersonalRecipe.seen_px`` counts
 
 
+class _Product(torch.autograd.Function):
+    """A sparse matrix (N, K) times values (K, C). Both it and its transpose are at hand in the order in which they are
+    walked, which makes the way back as quick as the way there: ``embedding_bag`` sorts N k rows in each."""
+
+    @staticmethod
+    def forward(values: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+        return torch.sparse.mm(matrix, values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.transposed = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return torch.sparse.mm(ctx.transposed, gradient), None, None
+
+
 @dataclass(frozen=True)
 class Nodes:
-    """Control nodes near N Gaussians."""
+    """Control nodes near N Gaussians; rows of ``weights`` sum to one."""
 
-    index: Tensor  # (N, k) int64 into the nodes, nearest first
-    weight: Tensor  # (N, k), rows sum to one
-    count: int
+    weights: Tensor  # (N, K) sparse
+    transposed: Tensor  # (K, N) sparse
 
     @staticmethod
     def over(points: Tensor, count: int, reach: int) -> Nodes:
@@ -52,17 +68,21 @@ class Nodes:
         distance, index = torch.cat(distances), torch.cat(indices)
         width = 0.7 * distance[:, reach // 2 : reach // 2 + 1].clamp_min(1e-6)
         weight = torch.exp(-0.5 * (distance / width).square())
-        return Nodes(index, weight / weight.sum(1, keepdim=True), count)
+        weight = weight / weight.sum(1, keepdim=True)
+        places = torch.stack(
+            [torch.arange(len(points), device=points.device).repeat_interleave(reach), index.flatten()]
+        )
+        weights = torch.sparse_coo_tensor(places, weight.flatten(), (len(points), count), check_invariants=False)
+        return Nodes(weights.coalesce(), weights.t().coalesce())
 
     def spread(self, values: Tensor) -> Tensor:
-        """Values at the nodes (count, C) -> at the Gaussians (N, C)."""
-        return F.embedding_bag(self.index, values, mode="sum", per_sample_weights=self.weight)
+        """Values at the nodes (K, C) -> at the Gaussians (N, C)."""
+        return _Product.apply(values, self.weights, self.transposed)
 
     def gather(self, values: Tensor) -> Tensor:
-        """Weighted means of what the Gaussians (N,) around each node have -> (count,)."""
-        flat = self.index.flatten()
-        total = values.new_zeros(self.count).index_add(0, flat, (self.weight * values[:, None]).flatten())
-        return total / values.new_zeros(self.count).index_add(0, flat, self.weight.flatten()).clamp_min(1e-9)
+        """Weighted means of what the Gaussians (N, C) around each node have -> (K, C)."""
+        total = torch.sparse.mm(self.transposed, torch.cat([values, torch.ones_like(values[:, :1])], 1))
+        return total[:, :-1] / total[:, -1:].clamp_min(1e-9)
 
 
 def seen_pixels(avatar: Avatar, params: HeadParams, valid: Tensor) -> Tensor:
@@ -98,7 +118,7 @@ class Residuals:
         pixels = seen_pixels(avatar, params, valid)
         self.seen = (pixels / (pixels + recipe.seen_px))[:, None]
         """(N, 1) in [0, 1)."""
-        self.node_seen = self.nodes.gather(self.seen[:, 0])[:, None]
+        self.node_seen = self.nodes.gather(self.seen)
         low, high = _OPACITY_RANGE
         self._logit = torch.logit(self.base.opacities.clamp(low, high))
         self.values = {
@@ -110,20 +130,21 @@ class Residuals:
         return self.node_seen if name.startswith("node") else self.seen
 
     def _residual(self, name: str) -> Tensor:
-        value = self._scale(name) * self.values[name]
-        return self.nodes.spread(value) if name.startswith("node") else value
+        return self._scale(name) * self.values[name]
 
     def apply(self) -> CanonicalGaussians:
         """The avatar's Gaussians with the residuals; differentiable. Where a residual is zero nothing changes."""
         base, limit = self.base, self.recipe.max_scale
         opacity = self._residual("opacity")[:, 0]
         moved = torch.sigmoid(self._logit + opacity)
+        smooth = torch.cat([self._residual("node_offset"), self._residual("node_color")], 1)
+        smooth_offset, smooth_color = self.nodes.spread(smooth).split(3, 1)
         return CanonicalGaussians(
-            offsets=base.offsets + self._residual("node_offset") + self._residual("offset"),
+            offsets=base.offsets + smooth_offset + self._residual("offset"),
             quats=quat_multiply(base.quats, axis_angle_to_quat(self._residual("turn"))),
             scales=base.scales * torch.exp(self._residual("scale").clamp(-limit, limit)),
             opacities=torch.where(self.seen[:, 0] > 0, moved, base.opacities),
-            colors=(base.colors + self._residual("node_color") + self._residual("color")).clamp(0, 1),
+            colors=(base.colors + smooth_color + self._residual("color")).clamp(0, 1),
         )
 
     def prior(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Personalization from the first look at the photos to the result: tracking, the trial with a held-out view, the fit."""
+"""Personalization from beginning to end: tracking, the trial with a held-out view, the fit."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ class _Run:
         finished = True
         try:
             if kept is None:
-                self.start = track(self.model, self.avatar, self.views, self.recipe.track_steps)
+                if self.recipe.track_steps:
+                    self.start = track(self.model, self.avatar, self.views, self.recipe.track_steps)
             else:
                 self.start = HeadParams(**kept["start"])
                 self.checks = [Check(*pair) for pair in kept["checks"]]
@@ -130,7 +131,7 @@ class _Run:
         return fit
 
     def _trial(self, state: dict[str, Any] | None) -> None:
-        """Learn from all views but one, and see after how many steps that one is shown best when driven."""
+        """Learn from all views but one, and see after how many steps that one is shown best."""
         recipe, count = self.recipe, len(self.views)
         held = self.held_out()
         fit = self._new_fit([i for i in range(count) if i != held], state)
@@ -154,7 +155,11 @@ class _Run:
     def _check(self, fit: Fit, held: int) -> None:
         with torch.no_grad():
             canonical = fit.residuals.apply()
-            drawn = render_avatar(self.avatar.rig, canonical, self.read[[held]], self.recipe.size)
+        # An error of the reading would outweigh what the check is for: whether detail helps a view that it is not from.
+        changed = replace(self.avatar, canonical=canonical)
+        params = track(self.model, changed, self.views[[held]], self.recipe.check_steps)
+        with torch.no_grad():
+            drawn = render_avatar(self.avatar.rig, canonical, params, self.recipe.size)
             loss = float(photo_loss(drawn.images, drawn.alphas, self.goals[[held]], self.recipe))
         if all(loss < check.loss for check in self.checks):
             self.best = canonical
