@@ -136,14 +136,14 @@ class Residuals:
         """The avatar's Gaussians with the residuals; differentiable. Where a residual is zero nothing changes."""
         base, limit = self.base, self.recipe.max_scale
         opacity = self._residual("opacity")[:, 0]
-        moved = torch.sigmoid(self._logit + opacity)
+        change = torch.sigmoid(self._logit + opacity) - torch.sigmoid(self._logit)
         smooth = torch.cat([self._residual("node_offset"), self._residual("node_color")], 1)
         smooth_offset, smooth_color = self.nodes.spread(smooth).split(3, 1)
         return CanonicalGaussians(
             offsets=base.offsets + smooth_offset + self._residual("offset"),
             quats=quat_multiply(base.quats, axis_angle_to_quat(self._residual("turn"))),
             scales=base.scales * torch.exp(self._residual("scale").clamp(-limit, limit)),
-            opacities=torch.where(self.seen[:, 0] > 0, moved, base.opacities),
+            opacities=(base.opacities + change).clamp(0, 1),
             colors=(base.colors + smooth_color + self._residual("color")).clamp(0, 1),
         )
 

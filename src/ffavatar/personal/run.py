@@ -172,6 +172,8 @@ class _Run:
     def _whole(self, state: dict[str, Any] | None) -> None:
         assert self.chosen is not None
         fit = self._new_fit(list(range(len(self.views))), state)
+        if self.guarded and state is None:
+            self._save()  # a killed run need not repeat the trial
         while fit.step < self.chosen:
             fit.advance()
             self._note(fit)
@@ -221,11 +223,12 @@ class _Run:
         return kept
 
     def _outcome(self, finished: bool) -> Personalized:
-        params, gains, steps = self.start, torch.ones(len(self.views), 3), 0
+        params, gains, steps = self.start, self.goals.images.new_ones(len(self.views), 3), 0
         canonical = self.avatar.canonical
-        if self.chosen is not None and self.fit is not None and self.last is not None:
-            if not finished:
-                self.fit.restore(self.last)  # whole steps only
+        if not finished and self.fit is not None and self.last is not None:
+            self.fit.restore(self.last)  # whole steps only
+        half_way = self.chosen is not None and self.fit is not None and self.fit.step >= self.chosen / 2
+        if self.fit is not None and (finished or half_way or (self.best is None and self.chosen is not None)):
             canonical, params = self.fit.canonical(), self.fit.pose()
             gains, steps = self.fit.gains().detach(), self.fit.step
         elif self.best is not None:
