@@ -21,7 +21,7 @@ from ffavatar.personal.residuals import Nodes, Residuals, seen_pixels
 from ffavatar.pipeline import targets_on_white
 from ffavatar.types import HeadParams, Rendering, Views
 
-SIZE = 64
+SIZE = 48
 RECIPE = PersonalRecipe(
     steps=40, size=SIZE, guard=False, nodes=400, check_steps=1, rate_color=0.03, rate_node_color=0.02
 )
@@ -183,7 +183,10 @@ def test_guard_ends_a_run_that_harms(model: Reader, known: HeadParams) -> None:
     noisy = replace(views, images=(views.images + noise * (torch.arange(5) != 2)[:, None, None, None]).clamp(0, 1))
     recipe = replace(RECIPE, guard=True, steps=40, guard_checks=8, weight_prior=0.0)
     made = personalize(model, small_avatar(), noisy, recipe)
-    assert made.steps == min(made.checks, key=lambda check: check.loss).step < recipe.steps
+    losses = [check.loss for check in made.checks]
+    assert max(losses) > losses[0]
+    allowed = losses[0] - recipe.guard_keeps * (losses[0] - min(losses))
+    assert made.steps == [check.step for check in made.checks if check.loss <= allowed + 1e-12][-1] < recipe.steps
     assert made.checks[-1].step < recipe.steps  # and early
 
 

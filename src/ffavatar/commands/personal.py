@@ -28,7 +28,7 @@ def personalize(
         typer.Argument(help="Photos of the avatar's person, or folders of them.", metavar="[PHOTO]..."),
     ] = None,
     video: Annotated[Path | None, typer.Option(help="A video of the person, instead of photos.")] = None,
-    steps: Annotated[int, typer.Option(min=1, max=5000, help="At most so many steps.")] = 300,
+    steps: Annotated[int, typer.Option(min=1, max=5000, help="At most so many steps.")] = 200,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Side of the compared pictures in pixels.")] = 256,
     views: Annotated[int, typer.Option(min=1, max=64, help="At most so many views are used.")] = 16,
     seed: Annotated[
@@ -123,9 +123,9 @@ def _outcome(
         lines.append(f"{name:<15} PSNR {decibels:5.2f} dB  SSIM {similar:.3f}  (the given photos)")
         rows.append((f"{name}\n{decibels:.2f} dB", images.cpu()))
     if made.checks:
-        best = min(made.checks, key=lambda check: check.loss)
+        first, last = made.checks[0], [check for check in made.checks if check.step <= made.steps][-1]
         lines.append(
-            f"held-out view   loss {made.checks[0].loss:.4f} before, {best.loss:.4f} after {best.step} steps, the best"
+            f"held-out view   loss {first.loss:.4f} before, {last.loss:.4f} after {last.step} steps of the trial"
         )
     if report is not None:
         contact_sheet(report, rows, "Personalization")

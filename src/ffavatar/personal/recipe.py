@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class PersonalRecipe:
     """Everything that decides the result besides the avatar and the views. Kept with every checkpoint."""
 
-    steps: int = 300
+    steps: int = 200
     """Adam's steps, at most: with three or more views a held-out one decides how many of them are taken."""
     size: int = 256
     """Side in pixels of the pictures that are compared."""
@@ -21,12 +21,15 @@ class PersonalRecipe:
     refined along with the residuals anyway, and beginning with it does not pay (docs/personalization.md)."""
     guard: bool = True
     """Hold one view out, where there are at least three, to choose the number of steps; then learn from all."""
-    guard_checks: int = 6
+    guard_checks: int = 4
     """How often the held-out view is looked at, evenly over the steps."""
     check_steps: int = 12
     """Steps of ``pipeline.track`` that place the held-out view before it is compared."""
     patience: int = 2
-    """Checks without a better value after which the trial with the held-out view ends."""
+    """Failed checks in a row after which the trial with the held-out view ends."""
+    guard_keeps: float = 0.25
+    """Share of the best check's gain over no step at all that a check must keep. The last one that does sets the number
+    of steps: the trial, with a view less and rates that have not fallen yet, shows less than the run will."""
 
     nodes: int = 500
     """Control nodes of the smooth residuals."""

@@ -131,7 +131,7 @@ class _Run:
         return fit
 
     def _trial(self, state: dict[str, Any] | None) -> None:
-        """Learn from all views but one, and see after how many steps that one is shown best."""
+        """Learn from all views but one, and see for how many steps that helps it."""
         recipe, count = self.recipe, len(self.views)
         held = self.held_out()
         fit = self._new_fit([i for i in range(count) if i != held], state)
@@ -144,7 +144,7 @@ class _Run:
                 self._check(fit, held)
             self._note(fit)
         self.trial_steps = fit.step
-        self.chosen = min(self.checks, key=lambda check: check.loss).step
+        self.chosen = [check.step for check in self.checks if self._holds(check)][-1]
         self.fit, self.last = None, None
 
     def held_out(self) -> int:
@@ -165,9 +165,15 @@ class _Run:
             self.best = canonical
         self.checks.append(Check(fit.step, loss))
 
+    def _holds(self, check: Check) -> bool:
+        """Whether so many steps still show the held-out view clearly better than none did."""
+        first = self.checks[0].loss
+        most = first - min(c.loss for c in self.checks)
+        return first - check.loss >= self.recipe.guard_keeps * most
+
     def _lost_patience(self) -> bool:
-        best = min(range(len(self.checks)), key=lambda i: self.checks[i].loss)
-        return len(self.checks) - 1 - best >= self.recipe.patience
+        latest = self.checks[-self.recipe.patience :]
+        return len(self.checks) > self.recipe.patience and not any(self._holds(check) for check in latest)
 
     def _whole(self, state: dict[str, Any] | None) -> None:
         assert self.chosen is not None
