@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("avatar",),
     ("pipeline",),
+    ("personal",),
     ("drive",),
     ("api",),
     ("data",),

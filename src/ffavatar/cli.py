@@ -20,6 +20,7 @@ from ffavatar.commands.data import PREPARE
 from ffavatar.commands.driving import animate, live, motion
 from ffavatar.commands.evaluation import evaluate
 from ffavatar.commands.exporting import export
+from ffavatar.commands.personal import personalize
 from ffavatar.commands.progress import one_line
 from ffavatar.errors import InputError
 
@@ -27,7 +28,7 @@ EXIT_FAILURE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    reconstruct, animate, live, render, estimate, motion, export, evaluate, inspect, demo,
+    reconstruct, personalize, animate, live, render, estimate, motion, export, evaluate, inspect, demo,
 )  # fmt: skip
 
 

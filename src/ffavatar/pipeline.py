@@ -106,7 +106,7 @@ def track(
     """
     start = drive(model, avatar, target)
     coarse = _thinned(avatar)
-    goal, matte, valid = _track_targets(target)
+    goal, matte, valid = targets_on_white(target, TRACK_SIZE_PX)
     free = {name: getattr(start, name).clone().requires_grad_(True) for name in _TRACK_RATES}
     groups = [{"params": [free[name]], "lr": rate, "rate": rate} for name, rate in _TRACK_RATES.items()]
     optimiser = torch.optim.Adam(groups, eps=1e-12)
@@ -141,13 +141,16 @@ def _thinned(avatar: Avatar) -> Avatar:
     return Avatar(replace(rig, surface=surface), thin, avatar.identity)
 
 
-def _track_targets(target: Views) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures on white, mattes and valid masks at the tracking size, channel last."""
+def targets_on_white(target: Views, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What avatars are fitted to: pictures on white (S, size, size, 3), mattes and valid masks (S, size, size, 1).
+
+    Pixels not wholly inside the photo are white, without matte and not valid.
+    """
 
     def shrink(maps: Tensor) -> Tensor:
         small = F.interpolate(
             maps.permute(0, 3, 1, 2),
-            (TRACK_SIZE_PX, TRACK_SIZE_PX),
+            (size, size),
             mode="bilinear",
             antialias=True,
             align_corners=False,

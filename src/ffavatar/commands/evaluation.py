@@ -28,7 +28,9 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="Model weights (.safetensors); the shipped ones.")] = None,
     protocol: Annotated[str, typer.Option(help="self, cross, novel, or a protocol file (.json).")] = "self",
     views: Annotated[str | None, typer.Option(help="Numbers of source views, such as 1,2,4.")] = None,
-    methods: Annotated[str | None, typer.Option(help="Among copy,warp,driven,tracked,placed.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Among copy,warp,driven,tracked,placed,personalized,personalized_tracked.")
+    ] = None,
     images: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER: another method's rendered pictures; can be given again.")
     ] = None,

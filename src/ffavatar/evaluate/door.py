@@ -13,7 +13,14 @@ from rich.console import Console
 from ffavatar.errors import InputError
 from ffavatar.evaluate.clips import Clip, read_index
 from ffavatar.evaluate.machine import environment
-from ffavatar.evaluate.methods import Method, avatar_methods, baseline_methods, export_crops, images_method
+from ffavatar.evaluate.methods import (
+    Method,
+    avatar_methods,
+    baseline_methods,
+    export_crops,
+    images_method,
+    personal_methods,
+)
 from ffavatar.evaluate.novel import novel_clips, novel_views
 from ffavatar.evaluate.page import write_page
 from ffavatar.evaluate.protocol import ClipResult, Run, case_views, evaluate, evaluate_parallel, result_place
@@ -25,7 +32,8 @@ from ffavatar.model import create_model, load_model
 from ffavatar.photo import FrontEnd
 from ffavatar.weights import sha256_of
 
-OWN_METHODS = ("copy", "warp", "driven", "tracked", "placed")
+PERSONAL_METHODS = ("personalized", "personalized_tracked")
+OWN_METHODS = ("copy", "warp", "driven", "tracked", "placed", *PERSONAL_METHODS)
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,13 @@ def chosen_clips(plan: Plan) -> list[Clip]:
 def chosen_methods(plan: Plan, rules: Rules) -> list[Method]:
     """The protocol's methods, then those given by their pictures."""
     methods = baseline_methods()
-    if {"driven", "tracked", "placed"} & set(rules.methods):
+    if {"driven", "tracked", "placed", *PERSONAL_METHODS} & set(rules.methods):
         if plan.untrained:
             model = create_model(plan.preset).eval()
         else:
             model = load_model(plan.preset, plan.weights)
-        methods += avatar_methods(model, f"{plan.preset} {weights_name(plan)}", plan.level)
+        revision = f"{plan.preset} {weights_name(plan)}"
+        methods += avatar_methods(model, revision, plan.level) + personal_methods(model, revision, plan.level)
     return [method for method in methods if method.name in rules.methods] + [
         images_method(name, folder) for name, folder in plan.images
     ]

@@ -17,9 +17,11 @@ from ffavatar.data.captures.geometry import rigid_align, triangulate
 from ffavatar.errors import InputError
 from ffavatar.evaluate import baselines
 from ffavatar.evaluate.clips import ClipViews, Side
+from ffavatar.evaluate.lpips import ALEX, load_lpips
 from ffavatar.evaluate.metrics import MESH_POINTS
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.model import FFAvatar
+from ffavatar.personal import PersonalRecipe, personalize
 from ffavatar.photo import read_photo
 from ffavatar.photo.crop import CropBox, cut_square
 from ffavatar.pipeline import animate, drive, reconstruct, track
@@ -118,6 +120,47 @@ def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, ste
         Method("driven", driven, tag),
         Method("tracked", tracked, f"{tag} steps {steps}", films=False),
         Method("placed", placed, tag, films=False),
+    ]
+
+
+def personal_methods(
+    model: FFAvatar,
+    revision: str,
+    level: int | None = None,
+    steps: int = TRACK_STEPS,
+    recipe: PersonalRecipe | None = None,
+) -> list[Method]:
+    """``personalized`` and ``personalized_tracked``: as ``driven`` and ``tracked``, after personalization on the
+    sources. The perceptual net is used where it is in the cache; ``recipe`` takes the default one for None.
+
+    What a method is asked is kept for the last set of sources only, which the methods of a case share.
+    """
+    recipe = recipe or PersonalRecipe()
+    last: list[tuple[Views, Avatar, float]] = []
+    perceptual = ALEX.path.is_file()
+
+    def avatar_of(source: Views) -> tuple[Avatar, float]:
+        if not last or last[0][0] is not source:
+            net = load_lpips("alex", source.images.device) if perceptual else None
+            start = time.perf_counter()
+            made = personalize(model, reconstruct(model, source, level), source, recipe, perceptual=net)
+            if not made.finished:
+                raise KeyboardInterrupt
+            last[:] = [(source, made.avatar, time.perf_counter() - start)]
+        return last[0][1:]
+
+    def driven(task: Task) -> Prediction:
+        avatar, seconds = avatar_of(task.source)
+        return _shown(model, avatar, seconds, drive(model, avatar, task.target.views), task)
+
+    def tracked(task: Task) -> Prediction:
+        avatar, seconds = avatar_of(task.source)
+        return _shown(model, avatar, seconds, track(model, avatar, task.target.views, steps=steps), task)
+
+    tag = f"{revision} level {level} {recipe} perceptual {perceptual}"
+    return [
+        Method("personalized", driven, tag),
+        Method("personalized_tracked", tracked, f"{tag} steps {steps}", films=False),
     ]
 
 

@@ -1,0 +1,133 @@
+"""``ffavatar personalize``: an avatar fitted further to photos of its person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ffavatar.commands.options import AvatarFile, Device, DeviceOption, FaceOption, WeightsOption, face_choice
+from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix
+from ffavatar.commands.progress import print_notes, progress
+from ffavatar.errors import InputError
+
+if TYPE_CHECKING:
+    from ffavatar.avatar import Avatar
+    from ffavatar.evaluate.lpips import LPIPS
+    from ffavatar.model import FFAvatar
+    from ffavatar.personal import Personalized
+    from ffavatar.types import Views
+
+
+def personalize(
+    avatar: AvatarFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Avatar file to write (.safetensors).")],
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photos of the avatar's person, or folders of them.", metavar="[PHOTO]..."),
+    ] = None,
+    video: Annotated[Path | None, typer.Option(help="A video of the person, instead of photos.")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=5000, help="At most so many steps.")] = 200,
+    size: Annotated[int, typer.Option(min=64, max=1024, help="Side of the compared pictures in pixels.")] = 256,
+    views: Annotated[int, typer.Option(min=1, max=64, help="At most so many views are used.")] = 16,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Order in which views are taken; the same seed, the same avatar.")
+    ] = 0,
+    guard: Annotated[
+        bool, typer.Option(help="With three views or more, hold one out to choose the number of steps.")
+    ] = True,
+    perceptual: Annotated[
+        bool | None,
+        typer.Option(help="Use the perceptual net (fetched if need be); by default where it is in the cache."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Picture (.png) of the photos, before and after.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to go on from after an interruption; removed at the end.")
+    ] = None,
+    face: FaceOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = Device.auto,
+    allow_flame: Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")] = False,
+) -> None:
+    """Fit an avatar further to photos of its person. Ctrl-C keeps what was reached."""
+    from ffavatar.files import check_output_file
+
+    need_suffix(output, (".safetensors",), "an avatar")
+    check_output_file(output)
+    if report is not None:
+        need_suffix(report, (".png",), "a report picture")
+        check_output_file(report)
+    if checkpoint is not None:
+        check_output_file(checkpoint)
+    if bool(photos) == (video is not None):
+        raise InputError("Give either photos of the person, or a --video.")
+    from ffavatar.api import choose_device, model_for
+    from ffavatar.drive.choose import choose_views
+    from ffavatar.personal import PersonalRecipe
+    from ffavatar.personal import personalize as run
+    from ffavatar.photo import FrontEnd
+
+    place = choose_device(device.value)
+    person = load_avatar(avatar, place)
+    model = model_for(str(weights) if weights else None, place)
+    if person.rig.head.edition != model.head.edition:
+        raise InputError(
+            f"{avatar} stands on the head {person.rig.head.edition}, the model reads {model.head.edition}; "
+            "reconstruct the avatar with this model first."
+        )
+    with progress("looking at photos") as advance:
+        choice = choose_views(
+            [video] if video else photos or [], FrontEnd(place), 512, face_choice(face), views, None, advance
+        )  # fmt: skip
+    print_notes(choice.notes)
+    given = choice.views.to(place)
+    recipe = PersonalRecipe(steps=steps, size=size, seed=seed, guard=guard)
+    with progress("personalizing") as advance:
+        made = run(model, person, given, recipe, advance, checkpoint, _perceptual_net(perceptual, place))
+    made.avatar.save(output, allow_flame=allow_flame)
+    for line in _outcome(model, person, made, given, size, report):
+        typer.echo(line)
+    if not made.finished:
+        print_notes(["interrupted; this is the best so far" + (", and the checkpoint is kept." if checkpoint else ".")])
+    typer.echo(f"{output}: {made.steps} steps over {len(given)} views, {megabytes(output)}")
+
+
+def _perceptual_net(wanted: bool | None, device: str) -> LPIPS | None:
+    """The perceptual net: fetched where it is asked for, and by default used where it is in the cache already."""
+    from ffavatar.evaluate.lpips import ALEX, load_lpips
+
+    return load_lpips("alex", device) if wanted or (wanted is None and ALEX.path.is_file()) else None
+
+
+def _outcome(
+    model: FFAvatar, before: Avatar, made: Personalized, views: Views, size: int, report: Path | None
+) -> list[str]:
+    """What was gained on the views themselves and on the one held out; writes the picture if one is asked for."""
+    from ffavatar.evaluate.metrics import psnr, ssim
+    from ffavatar.evaluate.sheet import contact_sheet
+    from ffavatar.pipeline import animate, drive, targets_on_white
+
+    goal, _, valid = targets_on_white(views, size)
+    mask = valid[..., 0]
+    read = drive(model, before, views)
+    lines, rows = [], [("photos", goal.cpu())]
+    shown = (
+        ("before, driven", before, read),
+        ("after, driven", made.avatar, read),
+        ("after, refined", made.avatar, made.params),
+    )
+    for name, avatar, params in shown:
+        images = animate(avatar, params, size).images.clamp(0, 1) * valid + (1 - valid)
+        decibels, similar = float(psnr(images, goal, mask).mean()), float(ssim(images, goal, mask).mean())
+        lines.append(f"{name:<15} PSNR {decibels:5.2f} dB  SSIM {similar:.3f}  (the given photos)")
+        rows.append((f"{name}\n{decibels:.2f} dB", images.cpu()))
+    if made.checks:
+        first, last = made.checks[0], [check for check in made.checks if check.step <= made.steps][-1]
+        lines.append(
+            f"held-out view   loss {first.loss:.4f} before, {last.loss:.4f} after {last.step} steps of the trial"
+        )
+    if report is not None:
+        contact_sheet(report, rows, "Personalization")
+        lines.append(f"{report}: photos, before and after")
+    return lines

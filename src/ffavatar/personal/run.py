@@ -1,0 +1,254 @@
+"""Personalization from beginning to end: tracking, the trial with a held-out view, the fit."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ffavatar.animate import render_avatar
+from ffavatar.avatar import Avatar
+from ffavatar.errors import InputError
+from ffavatar.files import atomic_path
+from ffavatar.model import FFAvatar
+from ffavatar.personal.fit import Fit, Goals, Perceptual, photo_loss
+from ffavatar.personal.recipe import PersonalRecipe
+from ffavatar.pipeline import drive, targets_on_white, track
+from ffavatar.types import CanonicalGaussians, HeadParams, Views
+
+Progress = Callable[[int, int], None]  # steps done and to do; what is to do shrinks when the trial ends early
+
+GUARDED = 3  # views from which one is held out
+_SNAPSHOT = 20  # steps after which an interruption finds a newer state to return to
+_SAVE = 100  # steps between writings of the checkpoint
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the held-out view said after some steps of the trial."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Personalized:
+    """The avatar of the person, and how it came about."""
+
+    avatar: Avatar
+    params: HeadParams  # of the views, refined
+    gains: Tensor  # (S, 3) exposure and white balance of the views
+    steps: int  # taken, of the run over all views
+    finished: bool  # False: interrupted, the best so far
+    checks: tuple[Check, ...]  # of the held-out view; empty where nothing was held out
+
+
+def personalize(
+    model: FFAvatar,
+    avatar: Avatar,
+    views: Views,
+    recipe: PersonalRecipe | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    perceptual: Perceptual | None = None,
+) -> Personalized:
+    """The avatar with residuals learned from ``views`` (S >= 1) of the same person.
+
+    The same inputs and seed give the same result. Ctrl-C returns the best so far; with ``checkpoint``, a file, the next
+    call with the same inputs goes on from there and ends as if nothing had happened. The file is removed at the end.
+
+    Raises:
+        InputError: no view, or a checkpoint of another run.
+    """
+    recipe = recipe or PersonalRecipe()
+    if not len(views):
+        raise InputError("No view to personalize from; give at least one photo with a face.")
+    return _Run(model, avatar, views, recipe, progress, checkpoint, perceptual).result()
+
+
+class _Run:
+    """The state of one call."""
+
+    def __init__(
+        self,
+        model: FFAvatar,
+        avatar: Avatar,
+        views: Views,
+        recipe: PersonalRecipe,
+        progress: Progress | None,
+        checkpoint: Path | None,
+        perceptual: Perceptual | None,
+    ):
+        self.model, self.avatar, self.views, self.recipe = model, avatar, views, recipe
+        self.checkpoint, self.perceptual = checkpoint, perceptual
+        self.guarded = recipe.guard and len(views) >= GUARDED
+        self.trial_steps = recipe.steps if self.guarded else 0
+        self.progress = progress or (lambda done, total: None)
+        self.goals = Goals(*targets_on_white(views, recipe.size))
+        self.fingerprint = _fingerprint(avatar, views, recipe, perceptual is not None)
+        self.read = drive(model, avatar, views)
+        self.start = self.read
+        self.checks: list[Check] = []
+        self.chosen: int | None = None if self.guarded else recipe.steps
+        self.fit: Fit | None = None
+        self.last: dict[str, Any] | None = None  # state of the fit at the latest snapshot
+        self.best: CanonicalGaussians | None = None  # of the trial
+
+    def result(self) -> Personalized:
+        kept = self._read_checkpoint()
+        finished = True
+        try:
+            if kept is None:
+                if self.recipe.track_steps:
+                    self.start = track(self.model, self.avatar, self.views, self.recipe.track_steps)
+            else:
+                self.start = HeadParams(**kept["start"])
+                self.checks = [Check(*pair) for pair in kept["checks"]]
+                self.chosen = kept["chosen"]
+            if self.chosen is None:
+                self._trial(kept["fit"] if kept else None)
+                kept = None
+            self._whole(kept["fit"] if kept else None)
+        except KeyboardInterrupt:
+            finished = False
+            self._save()
+        return self._outcome(finished)
+
+    def _new_fit(self, index: list[int], state: dict[str, Any] | None) -> Fit:
+        fit = Fit(
+            self.avatar, self.start[index], self.read[index], self.goals[index], self.recipe, self.perceptual
+        )  # fmt: skip
+        if state is not None:
+            fit.restore(state)
+        self.last = fit.state()
+        self.fit = fit
+        return fit
+
+    def _trial(self, state: dict[str, Any] | None) -> None:
+        """Learn from all views but one, and see for how many steps that helps it."""
+        recipe, count = self.recipe, len(self.views)
+        held = self.held_out()
+        fit = self._new_fit([i for i in range(count) if i != held], state)
+        every = max(1, recipe.steps // recipe.guard_checks)
+        if not self.checks:
+            self._check(fit, held)
+        while fit.step < recipe.steps and not self._lost_patience():
+            fit.advance()
+            if fit.step % every == 0:
+                self._check(fit, held)
+            self._note(fit)
+        self.trial_steps = fit.step
+        self.chosen = [check.step for check in self.checks if self._holds(check)][-1]
+        self.fit, self.last = None, None
+
+    def held_out(self) -> int:
+        """The view held out: of middle turn, for then others lie on both sides of it."""
+        yaw = self.read.root[:, 1] + self.read.neck[:, 1]
+        return int(yaw.argsort(stable=True)[len(yaw) // 2])
+
+    def _check(self, fit: Fit, held: int) -> None:
+        with torch.no_grad():
+            canonical = fit.residuals.apply()
+        # An error of the reading would outweigh what the check is for: whether detail helps a view that it is not from.
+        changed = replace(self.avatar, canonical=canonical)
+        params = track(self.model, changed, self.views[[held]], self.recipe.check_steps)
+        with torch.no_grad():
+            drawn = render_avatar(self.avatar.rig, canonical, params, self.recipe.size)
+            loss = float(photo_loss(drawn.images, drawn.alphas, self.goals[[held]], self.recipe))
+        if all(loss < check.loss for check in self.checks):
+            self.best = canonical
+        self.checks.append(Check(fit.step, loss))
+
+    def _holds(self, check: Check) -> bool:
+        """Whether so many steps still show the held-out view clearly better than none did."""
+        first = self.checks[0].loss
+        most = first - min(c.loss for c in self.checks)
+        return first - check.loss >= self.recipe.guard_keeps * most
+
+    def _lost_patience(self) -> bool:
+        latest = self.checks[-self.recipe.patience :]
+        return len(self.checks) > self.recipe.patience and not any(self._holds(check) for check in latest)
+
+    def _whole(self, state: dict[str, Any] | None) -> None:
+        assert self.chosen is not None
+        fit = self._new_fit(list(range(len(self.views))), state)
+        if self.guarded and state is None:
+            self._save()  # a killed run need not repeat the trial
+        while fit.step < self.chosen:
+            fit.advance()
+            self._note(fit)
+
+    def _note(self, fit: Fit) -> None:
+        """After each step: the state to return to, the checkpoint, and the caller."""
+        if fit.step % _SNAPSHOT == 0:
+            self.last = fit.state()
+        if fit.step % _SAVE == 0:
+            self._save()
+        if self.chosen is None:
+            self.progress(fit.step, self.trial_steps + self.recipe.steps)
+        else:
+            self.progress(self.trial_steps + fit.step, self.trial_steps + self.chosen)
+
+    def _save(self) -> None:
+        if self.checkpoint is None or self.last is None:
+            return
+        done = self.last["step"]
+        # a trial goes on from its snapshot: checks after it will be made again
+        checks = [(c.step, c.loss) for c in self.checks if self.chosen is not None or c.step <= done]
+        with atomic_path(self.checkpoint) as path:
+            torch.save(
+                {
+                    "fingerprint": self.fingerprint,
+                    "start": dict(vars(self.start)),
+                    "checks": checks,
+                    "chosen": self.chosen,
+                    "fit": self.last,
+                },
+                path,
+            )
+
+    def _read_checkpoint(self) -> dict[str, Any] | None:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        try:
+            kept = torch.load(self.checkpoint, weights_only=True, map_location=self.views.images.device)
+            found = kept["fingerprint"]
+        except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError):
+            raise InputError(f"{self.checkpoint} is not a readable checkpoint; remove it and run again.") from None
+        if found != self.fingerprint:
+            raise InputError(
+                f"{self.checkpoint} was made from another avatar, other photos or other settings; remove it or give "
+                "another file."
+            )
+        return kept
+
+    def _outcome(self, finished: bool) -> Personalized:
+        params, gains, steps = self.start, self.goals.images.new_ones(len(self.views), 3), 0
+        canonical = self.avatar.canonical
+        if not finished and self.fit is not None and self.last is not None:
+            self.fit.restore(self.last)  # whole steps only
+        half_way = self.chosen is not None and self.fit is not None and self.fit.step >= self.chosen / 2
+        if self.fit is not None and (finished or half_way or (self.best is None and self.chosen is not None)):
+            canonical, params = self.fit.canonical(), self.fit.pose()
+            gains, steps = self.fit.gains().detach(), self.fit.step
+        elif self.best is not None:
+            canonical = self.best
+        if finished and self.checkpoint is not None:
+            self.checkpoint.unlink(missing_ok=True)
+        about = {**self.avatar.about, "personalized": f"{steps} steps over {len(self.views)} views"}
+        made = replace(self.avatar, canonical=canonical.detach(), about=about)
+        return Personalized(made, params.detach(), gains, steps, finished, tuple(self.checks))
+
+
+def _fingerprint(avatar: Avatar, views: Views, recipe: PersonalRecipe, perceptual: bool) -> str:
+    digest = hashlib.sha256(repr((asdict(recipe), perceptual)).encode())
+    for record in (avatar.canonical, views):
+        for value in vars(record).values():
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
