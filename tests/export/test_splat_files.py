@@ -94,12 +94,14 @@ def test_spz_gives_up_precision_for_range(avatar, tmp_path) -> None:
 
 @given(st.lists(st.floats(-1, 1), min_size=4, max_size=4).filter(lambda q: sum(v * v for v in q) > 1e-3))
 @settings(max_examples=300, deadline=None)
-def test_smallest_three_loses_a_quarter_of_a_degree_at_most(values: list[float]) -> None:
+def test_smallest_three_loses_no_more_than_its_steps(values: list[float]) -> None:
+    """Half a step of sqrt(1/2) / 511 in each of three components, at worst all at 1/2, where the fourth then takes all
+    their errors: 2.4e-3 in the quaternion, 0.28 degrees of turn."""
     length = math.sqrt(sum(v * v for v in values))
     quat = np.array([[v / length for v in values]])
     back = np.array(unpack_quaternion(int(smallest_three(quat)[0])))
     assert abs(np.linalg.norm(back) - 1) < 1e-9
-    assert math.degrees(2 * math.acos(min(1.0, abs(float(back @ quat[0]))))) < 0.25
+    assert math.degrees(2 * math.acos(min(1.0, abs(float(back @ quat[0]))))) < 0.28
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["rest", "posed"])

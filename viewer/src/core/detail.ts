@@ -8,7 +8,7 @@ export const DETAIL_LEVELS = [5_000, 20_000, 80_000] as const;
 export const isWhole = (gaussians: number, wanted: number): boolean => gaussians <= 1.3 * wanted;
 
 /** Runs lie less evenly than the Gaussians they stand for: so much wider, and no gap shows what is behind. */
-const OVERLAP = 1.3;
+const OVERLAP = 1.1;
 
 /** What a renderer needs of each Gaussian that no pose changes. */
 export interface Appearance {
