@@ -6,6 +6,7 @@ the depth of the nearest surface. They hang on the nearby scalp, neck and torso 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import torch
@@ -26,6 +27,7 @@ OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
 IN_FRONT_M = 0.004
+EDGE_PX, SURELY = 5, 0.9  # pixels about which the matte must be so high for the middle's colour to be the person's
 THINNEST_PX = 5  # narrower gaps are errors of a pose, not hair
 PARENTS = 3
 NEAR_M = 0.01  # softens the parents' weights, which fall with the distance
@@ -55,6 +57,7 @@ def _grow(
     person = _shrink(views.mattes * views.valid, grid)
     valid = _shrink(views.valid, grid) > 0.99
     colors = _shrink(views.images.permute(0, 3, 1, 2), grid)
+    inner = _cored(colors, person)
     count = len(views)
     regions = rig.head.regions
     hairy = regions["scalp"][hangers] if "scalp" in regions else torch.zeros_like(hangers, dtype=torch.bool)
@@ -76,7 +79,7 @@ def _grow(
         weights = F.normalize(1 / (distance + NEAR_M), p=1, dim=1)
         base, turn = _carried(places, turns, near, weights)
         offsets = quat_rotate(turn[view] * turn.new_tensor([1.0, -1, -1, -1]), points - base[view])
-        own = colors[view, :, row, column].T
+        own = inner[view, :, row, column].T
         share = _agreement(base + quat_rotate(turn, offsets), own, person, valid, colors, surfaces, view)
         kept = (share > 0) & (broad[row, column] | hairy[near[:, 0]])
         added = CanonicalGaussians(
@@ -100,6 +103,16 @@ def _shrink(maps: Tensor, grid: int) -> Tensor:
     """(S, H, W) or (S, C, H, W) -> (S, C, grid, grid), averaged."""
     maps = maps if maps.dim() == 4 else maps[:, None]
     return F.interpolate(maps, (grid, grid), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _cored(colors: Tensor, person: Tensor) -> Tensor:
+    """Colours (S, 3, H, W) with those at the matte's edge, into which background is mixed, taken from further in."""
+    core = (-F.max_pool2d(-person, EDGE_PX, 1, padding=EDGE_PX // 2) > SURELY).float()
+    out = colors.clone()
+    for view, channel in itertools.product(range(len(colors)), range(3)):
+        inner, told = _extend(colors[view, channel], core[view, 0])
+        out[view, channel] = torch.where(told, inner, colors[view, channel])
+    return out
 
 
 def _drawn(rig: Rig, canonical: CanonicalGaussians, params: HeadParams, grid: int) -> tuple[Tensor, Tensor]:
