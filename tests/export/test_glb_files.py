@@ -285,7 +285,7 @@ const fs = require("fs");
 def test_khronos_validator(avatar, motion, tmp_path: Path) -> None:
     """No error and no warning, but that it knows neither the extension nor the names of its attributes."""
     if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("needs node and npm")
+        pytest.fail("this test needs node and npm; install them")
     export(avatar, tmp_path / "rest.glb")
     export(avatar, tmp_path / "moving.glb", ExportOptions(motion=motion))
     export(avatar, tmp_path / "scaled.glb", ExportOptions(motion=motion, scale=10.0))

@@ -65,7 +65,7 @@ try {
 def renderer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package's one module, fetched from npm for this test alone."""
     if shutil.which("npm") is None or shutil.which("chromium") is None:
-        pytest.skip("needs npm and chromium")
+        pytest.fail("this test needs npm and chromium; install them")
     folder = tmp_path_factory.mktemp("renderer")
     install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), PACKAGE]
     subprocess.run(install, check=True, capture_output=True, timeout=300)

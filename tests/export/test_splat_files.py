@@ -191,7 +191,7 @@ fs.writeFileSync("a.json", JSON.stringify(found));
 def test_the_reference_library_reads_spz(avatar, tmp_path) -> None:
     """As we do; and where it turns to a PLY's axes (right, down, forward) it finds our PLY."""
     if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("needs node and npm")
+        pytest.fail("this test needs node and npm; install them")
     install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(tmp_path), "@adobe/spz@0.2.3"]
     subprocess.run(install, check=True, capture_output=True, timeout=120)
     export(avatar, tmp_path / "a.spz")
