@@ -19,9 +19,12 @@ from torch import Tensor
 from ffavatar.animate import render_avatar
 from ffavatar.avatar import Avatar
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
+from ffavatar.model.estimator import LandmarkEstimator
+from ffavatar.model.registration import register
 from ffavatar.ssim import ssim_map
 from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Rendering, Views
 
+COARSE_LEVEL = 1  # of the avatar to whose outline the source views are registered
 TRACK_SIZE_PX = 256
 TRACK_GAUSSIANS = 24_000
 
@@ -32,17 +35,32 @@ def reconstruct(model: FFAvatar, source: Views, level: int | None = None) -> Ava
 
     ``level``: subdivisions of the head; None takes the preset's (2, about 80K Gaussians).
     """
-    made = model.reconstruct(source, level)
+    estimate = model.estimator(source)
+    if len(source) > 1:
+        made = model.reconstruct(source, COARSE_LEVEL, estimate)
+        coarse = Avatar(made.rig, made.canonical, estimate.identity)
+        estimate = Estimate(_registered(model, coarse, source, estimate.params), estimate.identity)
+    made = model.reconstruct(source, level, estimate)
     return Avatar(made.rig, made.canonical, made.estimate.identity)
 
 
 @torch.no_grad()
-def drive(model: FFAvatar, avatar: Avatar, target: Views) -> HeadParams:
-    """Pose and expression of each driving frame: one estimator pass, no optimisation.
+def drive(model: FFAvatar, avatar: Avatar, target: Views, own: bool = True) -> HeadParams:
+    """Pose and expression of each driving frame: one estimator pass, without any photometric optimisation.
 
-    The identity is the avatar's own, never read from the driver.
+    ``own`` says that the frames show the avatar's person: then its outline is evidence of where head and torso stand
+    (``model/registration.py``), beside the landmarks. The identity is the avatar's own, never read from the driver.
     """
-    return model.estimator(target, avatar.identity).params
+    params = model.estimator(target, avatar.identity).params
+    return _registered(model, _thinned(avatar), target, params) if own else params
+
+
+def _registered(model: FFAvatar, avatar: Avatar, views: Views, params: HeadParams) -> HeadParams:
+    """``params`` with torso and head moved to where the views' mattes show them; unchanged without landmarks."""
+    if not isinstance(model.estimator, LandmarkEstimator):
+        return params
+    certainty = model.estimator.certainty(views, Estimate(params, avatar.identity))
+    return register(avatar.rig, avatar.canonical, views, params, certainty)
 
 
 def animate(

@@ -10,7 +10,7 @@ import torch
 
 from ffavatar.geometry import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply, quat_to_axis_angle
 from ffavatar.head import load_head
-from ffavatar.model.landmark_fit import POSE_UNKNOWNS, LandmarkModel, _jacobians, _step, project_normalised
+from ffavatar.model.landmark_fit import POSE_UNKNOWNS, LandmarkModel, _jacobians, project_normalised, stepped
 from ffavatar.types import HeadParams
 
 JOINTS = ("root", "neck", "jaw", "eye_left", "eye_right")
@@ -37,7 +37,7 @@ def pose(model):
 
 
 def perturbed(params: HeadParams, delta: torch.Tensor) -> HeadParams:
-    """As the module's docstring defines the unknowns, written out joint by joint: the reference for ``_step``."""
+    """As the module's docstring defines the unknowns, written out joint by joint: the reference for ``stepped``."""
     place = {"root": 0, "neck": 6, "jaw": 9, "eye_left": 12, "eye_right": 15}
     turned = {
         name: quat_to_axis_angle(
@@ -90,7 +90,7 @@ def test_a_step_turns_each_joint_by_its_own_part(model, pose):
     params, _ = pose
     delta = 0.02 * torch.randn(2, POSE_UNKNOWNS + model.expdirs.shape[2], generator=torch.Generator().manual_seed(5))
     delta = delta.double()
-    found, expected = _step(params, delta), perturbed(params, delta)
+    found, expected = stepped(params, delta), perturbed(params, delta)
     for field in fields(HeadParams):
         a, b = getattr(found, field.name), getattr(expected, field.name)
         if field.name == "expression":

@@ -422,7 +422,7 @@ def estimate_motion(
         holder = avatar
 
         def read_pose(views: Views) -> HeadParams:
-            return drive(model, holder, views.to(device))
+            return drive(model, holder, views.to(device), own=False)
 
     steady = SteadyWindow(float(reader.fps))
     rows: list[HeadParams] = []

@@ -31,6 +31,7 @@ class SurfaceTable:
     anchors: Tensor  # (N, 4) int64
     weights: Tensor  # (N, 4), sum 1
     inner: Tensor  # (N,) bool: inside of the mouth, eyeballs, teeth, tongue
+    scalp: Tensor  # (N,) bool: where hair grows
     slack: Tensor  # (N,) metres by which a point may lie behind what a view shows and still count as seen
 
     def spread(self, values: Tensor) -> Tensor:
@@ -86,9 +87,9 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
         nearest.append(index)
         weight.append(raw / raw.sum(1, keepdim=True))
     spacing = point_spacing(points, surface.faces)
-    return SurfaceTable(
-        surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, _SLACK_M.to(points)[label]
-    )
+    scalp = head.regions.get("scalp", torch.zeros_like(labels, dtype=torch.bool))[surface.parents[:, 0]]
+    slack = _SLACK_M.to(points)[label]
+    return SurfaceTable(surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, scalp, slack)
 
 
 def point_spacing(points: Tensor, faces: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from ffavatar.model.anchors import (
     surface_table,
     vertex_normals,
 )
+from ffavatar.model.trimming import carved, trim
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -35,9 +36,9 @@ SCALE_OF_SPACING = 0.58  # standard deviation of a splat, in spacings of its nei
 SHARPENING, SHARPENING_SIGMA = 2.0, 1.2 / 512  # of the photos before colours are read: splats blur; sigma in crop sides
 THICKNESS = 0.2  # of an anchored splat along the surface's normal, in widths
 BLEND_SHARPNESS = 2.0  # exponent with which the views' trust weights their colours
-CARVE_POWER = 2.0  # exponent of the least matte value that any view shows of a splat, on its opacity
+UNSURE = 0.005  # trust at which a splat's colour is half its own, half borrowed
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
-MAX_LIFT_M = 0.11
+MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
 MAX_COARSE_OFFSET_M = 0.12
 MAX_FINE_OFFSET_M = 0.02
 MAX_SPACING_M = 0.02
@@ -251,7 +252,7 @@ class AnchoredDecoder(nn.Module):
         logits = BLEND_SHARPNESS * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
         share = torch.softmax(logits, 0)
         total = seen.trust.amax(0)
-        confidence = total / (total + 0.08)
+        confidence = total / (total + UNSURE)
         mixed = (share[..., None] * cues).sum(0)
         sampled = (share[..., None] * seen.colors).sum(0)
         spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
@@ -269,10 +270,10 @@ class AnchoredDecoder(nn.Module):
             offsets=lifted_skin + learned,
             scales=flat * spacing[:, None] * torch.exp(raw[:, 3:6].clamp(-2, 1.5)),
             quats=quat_multiply(turn_z_to(vertex_normals(placed, table.surface.faces)), turned),
-            opacities=opacity * carve,
+            opacities=opacity,
             colors=(base_color + 0.5 * torch.tanh(raw[:, 11:14])).clamp(0, 1),
         )
-        return canonical, learned
+        return trim(rig_at(rig, table), canonical, carve, views, params, ~table.inner, table.scalp), learned
 
     def _evidence(self, seen: Sampled, lift: Tensor) -> Tensor:
         """Mean of what the views say of each anchor, as input of its query. (A, width)."""
@@ -291,14 +292,6 @@ class AnchoredDecoder(nn.Module):
         face = gathered[self.liftable == 0].sum(0)  # mouths are as dark as the photo's faces
         light = (face[:3].mean() / face[3].clamp_min(1e-6) / _DEFAULT_FACE).clamp(0.1, 1.2)
         return table.spread((borrowed[:, :3] + _DEFAULT_WEIGHT * light * self.default) / (known + _DEFAULT_WEIGHT))
-
-
-def carved(matte: Tensor) -> Tensor:
-    """Opacity that all views' mattes leave to points, (S, N) -> (N,): what a view shows as background is empty. Of
-    three or more views one may err, and then counts half, for no estimate of a pose is exact."""
-    least = matte.sort(0).values
-    second = least[1] if len(matte) >= 3 else least[0]
-    return (0.5 * least[0] + 0.5 * second) ** CARVE_POWER
 
 
 def turn_z_to(normals: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ffavatar.geometry import axis_angle_to_quat, quat_multiply, quat_to_axis_angle
 from ffavatar.head import HeadModel
 from ffavatar.model.encoder import DinoV2
-from ffavatar.model.landmark_fit import POSE_UNKNOWNS, LandmarkModel, Proposal, align, fit_landmarks
+from ffavatar.model.landmark_fit import POSE_UNKNOWNS, LandmarkModel, Proposal, align, fit_landmarks, posterior
 from ffavatar.photo.blendshapes import BLENDSHAPE_NAMES
 from ffavatar.types import HeadParams, Views
 
@@ -120,8 +120,17 @@ class LandmarkEstimator(nn.Module):
         return self.proposal(each.mean(0) if identity is None else identity, params)
 
     def proposal(self, identity: Tensor, params: HeadParams) -> Proposal:
-        precision = torch.cat([self.pose_precision, self.expression_precision]) * self.log_precision.exp()
-        return Proposal(params, identity, precision, self.log_precision_identity.exp())
+        return Proposal(params, identity, self.precision(), self.log_precision_identity.exp())
+
+    def precision(self) -> Tensor:
+        """How firmly the fit holds each unknown to the proposal: 1 / variance, (18 + E,)."""
+        return torch.cat([self.pose_precision, self.expression_precision]) * self.log_precision.exp()
+
+    def certainty(self, views: Views, found: Estimate) -> Tensor:
+        """How firmly the landmarks of ``views`` hold what was ``found``: precision (B, 18 + E, 18 + E)."""
+        return posterior(
+            self.landmark_model, views.landmarks, found.params, found.identity, self.precision(), self.landmark_sigma()
+        )
 
     def propose_each(self, views: Views, picture: Tensor | None = None) -> tuple[Tensor, HeadParams]:
         """The net's reading of every view by itself: identities (B, I) and parameters. ``picture`` saves making it."""

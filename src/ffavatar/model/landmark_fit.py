@@ -110,7 +110,7 @@ def project_normalised(points: Tensor) -> Tensor:
     return NORMALISED_FOCAL * torch.cat([points[..., :1], -points[..., 1:2]], -1) / depth + 0.5
 
 
-def _projection_jacobian(points: Tensor) -> Tensor:
+def projection_jacobian(points: Tensor) -> Tensor:
     """d project_normalised / d points: (..., 2, 3)."""
     x, y, z = points.unbind(-1)
     zero = torch.zeros_like(x)
@@ -122,7 +122,7 @@ def _projection_jacobian(points: Tensor) -> Tensor:
 def _jacobians(model: LandmarkModel, per_joint: Tensor, turn: Tensor, place: Tensor, posed: Tensor, shared: bool):
     """d landmarks (crop units) by the view's unknowns (B, 2L, 18 + E) and, if ``shared``, by the identity (B,
     2L, I)."""
-    flat = _projection_jacobian(posed)  # (B, L, 2, 3)
+    flat = projection_jacobian(posed)  # (B, L, 2, 3)
     by_joint = _joint_columns(model, per_joint, turn, place, flat)  # (B, 5, L, 2, 3)
     root, *others = by_joint.unbind(1)
     blended = torch.einsum("lj,bjcd->blcd", model.skin, turn)
@@ -158,7 +158,8 @@ def _pack_difference(mean: HeadParams, now: HeadParams) -> Tensor:
     return torch.cat([getattr(mean, n) - getattr(now, n) for n in names], -1)
 
 
-def _step(params: HeadParams, delta: Tensor) -> HeadParams:
+def stepped(params: HeadParams, delta: Tensor) -> HeadParams:
+    """``params`` moved by ``delta`` (B, 18 + E), in the order of the unknowns."""
     by = torch.cat([delta[:, 0:3], delta[:, 6:POSE_UNKNOWNS]], 1).unflatten(1, (5, 3))
     turned = quat_multiply(axis_angle_to_quat(by), axis_angle_to_quat(params.joint_rotations()))
     root, neck, jaw, eye_left, eye_right = quat_to_axis_angle(turned).unbind(1)
@@ -194,9 +195,7 @@ def fit_landmarks(
     for _ in range(iterations):
         posed, per_joint, turn, place = model.points(params, identity)
         residual = landmarks[..., :2] - project_normalised(posed)
-        size = residual.detach().norm(dim=-1)
-        trust = model.confidence * (HUBER_DELTA / size.clamp_min(HUBER_DELTA)) / landmark_sigma**2
-        weight = trust[..., None].expand_as(residual).flatten(1)  # (B, 2L)
+        weight = _trust(model, residual, landmark_sigma)  # (B, 2L)
         by_view, by_identity = _jacobians(model, per_joint, turn, place, posed, solve_identity)
         weighted = by_view * weight[..., None]
         hessian = weighted.transpose(1, 2) @ by_view + prior
@@ -220,8 +219,27 @@ def fit_landmarks(
             identity = identity + change
             delta = outer - inner @ change
         assert delta.shape[-1] == unknowns
-        params = _step(params, delta)
+        params = stepped(params, delta)
     return params, identity
+
+
+@torch.no_grad()
+def posterior(
+    model: LandmarkModel, landmarks: Tensor, params: HeadParams, identity: Tensor, prior: Tensor, sigma: float | Tensor
+) -> Tensor:
+    """Precision (B, 18 + E, 18 + E) with which ``landmarks`` and the ``prior`` precisions (18 + E,) hold the unknowns
+    at ``params``: the Hessian of the last step of ``fit_landmarks``, the identity given."""
+    posed, per_joint, turn, place = model.points(params, identity)
+    by_view, _ = _jacobians(model, per_joint, turn, place, posed, False)
+    trust = _trust(model, landmarks[..., :2] - project_normalised(posed), sigma)
+    return (by_view * trust[..., None]).transpose(1, 2) @ by_view + torch.diag(prior)
+
+
+def _trust(model: LandmarkModel, residual: Tensor, sigma: float | Tensor) -> Tensor:
+    """Huber weights of the residuals (B, L, 2), as (B, 2L)."""
+    size = residual.detach().norm(dim=-1)
+    trust = model.confidence * (HUBER_DELTA / size.clamp_min(HUBER_DELTA)) / sigma**2
+    return trust[..., None].expand_as(residual).flatten(1)
 
 
 def align(model: LandmarkModel, landmarks: Tensor) -> tuple[Tensor, Tensor]:

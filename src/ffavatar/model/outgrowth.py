@@ -20,7 +20,7 @@ from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 GRID_PX = (96, 160, 256)
 """Pixels of the grid on a crop's side, per subdivision level: about as fine as the surface's own Gaussians."""
-COVERED, UNCOVERED = 0.6, 0.5  # alpha from which a pixel's depth is known, and below which the avatar is missing
+COVERED, UNCOVERED = 0.8, 0.95  # alpha from which a pixel's depth is known, and below which the avatar is missing
 PERSON = 0.5  # matte from which a pixel shows the person
 SCALE_OF_CELL = 0.7  # standard deviation, in cells of the grid
 OPACITY = 0.97
@@ -28,7 +28,6 @@ AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishe
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
 IN_FRONT_M = 0.004
 EDGE_PX, SURELY = 5, 0.9  # pixels about which the matte must be so high for the middle's colour to be the person's
-THINNEST_PX = 5  # narrower gaps are errors of a pose, not hair
 PARENTS = 3
 NEAR_M = 0.01  # softens the parents' weights, which fall with the distance
 _REACH = 5  # halvings of the grid over which depth is extended: 32 cells
@@ -59,8 +58,6 @@ def _grow(
     colors = _shrink(views.images.permute(0, 3, 1, 2), grid)
     inner = _cored(colors, person)
     count = len(views)
-    regions = rig.head.regions
-    hairy = regions["scalp"][hangers] if "scalp" in regions else torch.zeros_like(hangers, dtype=torch.bool)
     posed = rig.head.pose(rig.neutral.expand(count, -1, -1), rig.joints.expand(count, -1, -1), params)
     places, turns = posed.vertices[:, hangers], F.normalize(posed.quats[:, hangers], dim=-1)
     surfaces = torch.stack([_front(*_drawn(rig, canonical, params[i : i + 1], grid)) for i in range(count)])[:, None]
@@ -68,7 +65,6 @@ def _grow(
         alpha, depth = _drawn(rig, canonical, params[view : view + 1], grid)
         extended, known = _extend(depth, (alpha > COVERED).float())
         gap = (person[view, 0] > PERSON) & (alpha < UNCOVERED) & valid[view, 0] & known
-        broad = _opened(gap, THINNEST_PX)
         row, column = gap.nonzero(as_tuple=True)
         if not len(row):
             continue
@@ -81,7 +77,7 @@ def _grow(
         offsets = quat_rotate(turn[view] * turn.new_tensor([1.0, -1, -1, -1]), points - base[view])
         own = inner[view, :, row, column].T
         share = _agreement(base + quat_rotate(turn, offsets), own, person, valid, colors, surfaces, view)
-        kept = (share > 0) & (broad[row, column] | hairy[near[:, 0]])
+        kept = share > 0
         added = CanonicalGaussians(
             offsets=offsets,
             quats=points.new_tensor([1.0, 0, 0, 0]).expand(len(points), 4),
@@ -156,14 +152,6 @@ def _carried(places: Tensor, turns: Tensor, near: Tensor, weights: Tensor) -> tu
 def _front(alpha: Tensor, depth: Tensor) -> Tensor:
     """Depth in front of which a view would see a point: infinite where the avatar covers nothing."""
     return torch.where(alpha > UNCOVERED, depth, 1e3)
-
-
-def _opened(mask: Tensor, width: int) -> Tensor:
-    """``mask`` (H, W) without its parts narrower than ``width`` pixels (morphological opening)."""
-    if width < 2:
-        return mask
-    eroded = -F.max_pool2d(-mask.float()[None], width, 1, padding=width // 2)
-    return F.max_pool2d(eroded, width, 1, padding=(width - 1) // 2)[0, : len(mask), : mask.shape[1]] > 0.5
 
 
 def _agreement(

@@ -1,0 +1,127 @@
+"""Splats at the outline, cut to fit the mattes.
+
+The surface's Gaussians are as wide as its triangles, up to a centimetre where hair lifts it. One whose middle lies
+inside a matte reaches over its edge, one whose middle lies outside leaves a notch. So each that meets an edge is
+replaced by the Gaussian that has mean and covariance of its part inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffavatar.animate import Rig, pose_gaussians
+from ffavatar.geometry import normalised_camera, project, quat_multiply, quat_rotate
+from ffavatar.types import CanonicalGaussians, HeadParams, Views
+
+REACH, SAMPLES = 1.5, 5  # a splat is looked at on a grid of so many points a side, up to so many standard deviations
+WHOLE = 0.9  # of the carving: a splat all of whose corners keep so much is left alone
+CARVE_POWER = 2.0  # exponent of the least matte value that any view shows of a point
+LEAST_PART = (0.04, 0.08)  # part inside from which a splat is drawn at all, and from which at its full opacity
+LOST = 0.5  # opacity left to a splat below which it sinks, rather than leave a hole in the head
+SINK_M, SINK_STEPS, SUNK = 0.06, 15, 0.7  # how deep at most, in how many steps, and the carving that is deep enough
+THINNEST = 0.25  # least width that is left, as a part of the former one
+
+
+def carved(matte: Tensor) -> Tensor:
+    """Opacity that all views' mattes leave to points, (S, N) -> (N,): what a view shows as background is empty. Of
+    three or more views one may err, and then counts half, for no estimate of a pose is exact."""
+    least = matte.sort(0).values
+    second = least[1] if len(matte) >= 3 else least[0]
+    return (0.5 * least[0] + 0.5 * second) ** CARVE_POWER
+
+
+@torch.no_grad()
+def trim(
+    rig: Rig,
+    canonical: CanonicalGaussians,
+    carve: Tensor,
+    views: Views,
+    params: HeadParams,
+    outer: Tensor,
+    hairy: Tensor,
+) -> CanonicalGaussians:
+    """``canonical`` with its opacities carved, and with its splats at the mattes' edges cut to their parts inside.
+
+    ``carve`` (N,) is the opacity that the mattes leave at the splats' middles; ``outer`` (N,) bool: what may be cut
+    (not the mouth's inside). Thickness and colour stay. No gradient passes through the cut itself.
+    """
+    known = (views.mattes * views.valid + (1 - views.valid))[:, None]
+    posed = pose_gaussians(rig, canonical, params)
+
+    def left_at(which: Tensor, at: Tensor) -> Tensor:
+        """The carving at points ``at`` (Q, 2), in standard deviations along the splats' first two axes: (P, Q)."""
+        scales, quats = canonical.scales[which], posed.quats[:, which]
+        along = [quat_rotate(quats, axis * scales[:, i : i + 1]) for i, axis in enumerate(torch.eye(3).to(quats)[:2])]
+        points = posed.means[:, which, None] + sum(a[:, :, None] * at[:, i, None] for i, a in enumerate(along))
+        return carved(_known_at(known, points.flatten(1, 2))).unflatten(0, (-1, len(at)))
+
+    line = torch.linspace(-REACH, REACH, SAMPLES, device=carve.device)
+    grid = torch.cartesian_prod(line, line)  # (Q, 2)
+    corners = grid[[0, SAMPLES - 1, len(grid) // 2, -SAMPLES, -1]]
+    cut = (outer & (left_at(torch.arange(len(carve), device=carve.device), corners).amin(1) < WHOLE)).nonzero()[:, 0]
+    opacities = canonical.opacities * carve
+    if not len(cut):
+        return replace(canonical, opacities=opacities)
+
+    bell = torch.exp(-0.5 * grid.square().sum(1))
+    left = left_at(cut, grid)
+    weight = bell * left
+    total = weight.sum(1).clamp_min(1e-6)
+    scales = canonical.scales[cut]
+    places = grid * scales[:, None, :2]  # (P, Q, 2) metres along the two axes
+    mean = (weight[..., None] * places).sum(1) / total[:, None]
+    about = places - mean[:, None]
+    covariance = torch.einsum("pq,pqi,pqj->pij", weight, about, about) / total[:, None, None]
+    unit = (bell * grid[:, 0] ** 2).sum() / bell.sum()  # what an uncut splat of width 1 would measure on this grid
+    variances, axes = torch.linalg.eigh(covariance / unit + 1e-12 * torch.eye(2, device=bell.device))
+    sunk, reached = _sunk(posed.quats[:, cut], posed.means[:, cut], known)
+    reached &= hairy[cut]
+    half = 0.5 * torch.atan2(axes[:, 1, 0], axes[:, 0, 0])
+    nothing = torch.zeros_like(half)
+    quats = canonical.quats[cut]
+    middle = torch.cat([mean, nothing[:, None]], 1)
+    low, high = LEAST_PART
+    part = ((total / bell.sum() - low) / (high - low)).clamp(0, 1)
+    inside = (weight * left).sum(1) / total
+    lost = (part * inside < LOST) & reached
+    middle = torch.where(lost[:, None], -sunk[:, None] * torch.eye(3).to(middle)[2], middle)
+    kept = torch.where(lost, 1.0, part * inside)
+    widths = torch.maximum(variances.clamp_min(0).sqrt(), THINNEST * scales[:, :2].amin(1, True))
+    widths = torch.where(lost[:, None], scales[:, :2], widths)
+    half = torch.where(lost, 0.0, half)
+    return CanonicalGaussians(
+        offsets=canonical.offsets.index_add(0, cut, quat_rotate(quats, middle)),
+        quats=canonical.quats.index_copy(
+            0, cut, quat_multiply(quats, torch.stack([half.cos(), nothing, nothing, half.sin()], -1))
+        ),
+        scales=canonical.scales.index_copy(
+            0,
+            cut,
+            torch.cat([widths, scales[:, 2:]], 1),
+        ),
+        opacities=opacities.index_copy(0, cut, canonical.opacities[cut] * kept),
+        colors=canonical.colors,
+    )
+
+
+def _sunk(quats: Tensor, means: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """How deep below the surface posed splats (S, P, 4), (S, P, 3) first lie within all mattes: (P,) metres, and
+    whether they do."""
+    depths = torch.linspace(0, SINK_M, SINK_STEPS + 1, device=means.device)[1:]
+    normal = quat_rotate(quats, torch.eye(3).to(means)[2].expand_as(means))
+    points = means[:, :, None] - normal[:, :, None] * depths[:, None]
+    left = carved(_known_at(known, points.flatten(1, 2))).unflatten(0, (-1, SINK_STEPS))
+    within = left > SUNK
+    first = within.int().argmax(1)
+    return depths[first], within.any(1)
+
+
+def _known_at(known: Tensor, points: Tensor) -> Tensor:
+    """Mattes (S, 1, H, W) at posed points (S, P, 3): (S, P); 1 outside the photo, where nothing is known."""
+    uv, _ = project(points, normalised_camera(1, len(points), points.device))
+    seen = F.grid_sample(known, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[:, 0, :, 0]
+    return torch.where(((uv > 0) & (uv < 1)).all(-1), seen, 1.0)

@@ -1,0 +1,118 @@
+"""Trimming to mattes: splats over an edge are cut to their part inside, those inside stay."""
+
+import pytest
+import torch
+
+from ffavatar.animate import Rig, pose_gaussians, render_avatar
+from ffavatar.geometry import normalised_camera, project
+from ffavatar.head import load_head
+from ffavatar.model.trimming import carved, trim
+from ffavatar.types import CanonicalGaussians, HeadParams, Views
+
+SIZE = 256
+
+
+@pytest.fixture(scope="module")
+def scene():
+    head = load_head()
+    rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(0))
+    count = len(rig.surface)
+    from ffavatar.model.anchors import vertex_normals
+    from ffavatar.model.decoder import turn_z_to
+
+    quats = turn_z_to(rig.surface.interpolate(vertex_normals(rig.neutral, rig.head.faces)))
+    canonical = CanonicalGaussians(
+        torch.zeros(count, 3), quats, torch.tensor([0.006, 0.006, 0.001]).expand(count, 3),
+        torch.full((count,), 0.99), torch.full((count, 3), 0.4),
+    )  # fmt: skip
+    params = HeadParams.neutral(1, len(head.expression_names), distance_m=1.15)
+    scalp = head.regions["scalp"][rig.surface.parents[:, 0]]
+    return rig, canonical, params, scalp
+
+
+def at_the_middles(scene, mattes: torch.Tensor) -> torch.Tensor:
+    """The mattes at the splats' middles: (1, N)."""
+    uv, _ = project(pose_gaussians(*scene[:3]).means, normalised_camera(1, 1))
+    grid = (uv * 2 - 1)[:, :, None]
+    return torch.nn.functional.grid_sample(mattes[:, None], grid, padding_mode="border", align_corners=False)[
+        :, 0, :, 0
+    ]
+
+
+def trimmed(scene, mattes: torch.Tensor, hairy: bool = False, valid: torch.Tensor | None = None) -> CanonicalGaussians:
+    rig, canonical, params, scalp = scene
+    full = torch.ones_like(mattes) if valid is None else valid
+    views = Views(torch.zeros(*mattes.shape, 3), mattes, full, torch.zeros(1, 478, 3), torch.zeros(1, 52))
+    seen = at_the_middles(scene, mattes)
+    outer = torch.ones(len(canonical), dtype=torch.bool)
+    return trim(rig, canonical, carved(seen), views, params, outer, scalp & hairy)
+
+
+def half(column: int) -> torch.Tensor:
+    matte = torch.zeros(1, SIZE, SIZE)
+    matte[:, :, :column] = 1
+    return matte
+
+
+def test_a_matte_that_shows_all_changes_nothing(scene):
+    after = trimmed(scene, torch.ones(1, SIZE, SIZE))
+    for name, value in vars(scene[1]).items():
+        torch.testing.assert_close(getattr(after, name), value)
+
+
+def test_the_drawn_edge_follows_the_mattes(scene):
+    """A straight edge through the head: what is drawn follows it more closely than by carving alone."""
+    rig, canonical, params, _ = scene
+    matte = half(SIZE // 2 + 10)
+    seen = at_the_middles(scene, matte)
+    carving = CanonicalGaussians(
+        canonical.offsets, canonical.quats, canonical.scales, canonical.opacities * carved(seen), canonical.colors
+    )
+    whole = render_avatar(rig, canonical, params, SIZE).alphas
+    goal = whole * matte
+    errors = [
+        (render_avatar(rig, made, params, SIZE).alphas - goal).abs().sum() for made in (carving, trimmed(scene, matte))
+    ]
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_cut_splats_are_smaller_and_lie_inside(scene):
+    rig, canonical, params, _ = scene
+    edge = SIZE // 2 + 10
+    after = trimmed(scene, half(edge))
+    changed = ((after.offsets - canonical.offsets).norm(dim=1) > 1e-5) & (after.opacities > 0.3)
+    assert changed.sum() > 50
+    assert (after.scales[changed, :2].amin(1) < 0.97 * 0.006).float().mean() > 0.95
+    torch.testing.assert_close(after.scales[:, 2], canonical.scales[:, 2])
+    moved, _ = project(pose_gaussians(rig, after, params).means, normalised_camera(SIZE, 1))
+    before, _ = project(pose_gaussians(rig, canonical, params).means, normalised_camera(SIZE, 1))
+    assert (moved[0, changed, 0] < before[0, changed, 0]).float().mean() > 0.95  # to the left, where the matte is
+    torch.testing.assert_close(after.quats.norm(dim=1), torch.ones(len(after)))
+
+
+def test_a_scalp_beyond_the_mattes_sinks_instead_of_leaving_a_hole(scene):
+    rig, canonical, params, scalp = scene
+    drawn = render_avatar(rig, canonical, params, SIZE).alphas
+    rows = (drawn[0] > 0.5).any(1).nonzero()[:, 0]
+    matte = (drawn > 0.5).float()
+    matte[:, : rows[0] + 8] = 0  # the crown stands eight pixels too high
+    holes = trimmed(scene, matte)
+    closed = trimmed(scene, matte, hairy=True)
+    lost = scalp & (holes.opacities < 0.1)
+    assert lost.sum() > 10 and (closed.opacities[lost] > 0.9).float().mean() > 0.8
+    from_above = HeadParams.neutral(1, params.expression.shape[1], distance_m=1.15)
+    from_above.root[:, 0] = 0.9
+    alphas = [render_avatar(rig, made, from_above, SIZE).alphas.sum() for made in (holes, closed)]
+    assert alphas[1] > alphas[0] + 50
+
+
+def test_outside_the_photo_nothing_is_cut(scene):
+    valid = half(SIZE // 2 + 10)
+    after = trimmed(scene, torch.ones(1, SIZE, SIZE), valid=valid)
+    torch.testing.assert_close(after.opacities, scene[1].opacities)
+
+
+def test_carving_forgives_one_of_three_views():
+    matte = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    torch.testing.assert_close(carved(matte), torch.tensor([1.0, 0.25]))
+    torch.testing.assert_close(carved(matte[:2]), torch.tensor([1.0, 0.0]))
