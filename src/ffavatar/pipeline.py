@@ -1,7 +1,8 @@
 """READ FIRST: the whole system in a few short functions. Inference and evaluation call ``reconstruct``, ``drive``,
 ``track`` and ``animate``; training of the avatar calls ``few_to_many``, which is the first, second and last of these in
-one differentiable pass. All stand on the same three calls: ``FFAvatar.reconstruct``, ``FFAvatar.estimator`` and
-``render_avatar``. (The estimator's own training compares parameters and draws nothing: ``train/stages.py``.)
+one differentiable pass, without the registration to outlines. All stand on the same three calls:
+``FFAvatar.reconstruct``, ``FFAvatar.estimator`` and ``render_avatar``. (The estimator's own training compares parameters
+and draws nothing: ``train/stages.py``.)
 
     photos --photo--> Views --reconstruct--> Avatar --animate(HeadParams)--> pictures
     driver --photo--> Views --drive / track--> HeadParams
@@ -32,6 +33,9 @@ TRACK_GAUSSIANS = 24_000
 @torch.no_grad()
 def reconstruct(model: FFAvatar, source: Views, level: int | None = None) -> Avatar:
     """Any number of views of one person -> an avatar, in one forward pass.
+
+    From two views on a coarse avatar is made first, to whose outline the views are registered; what they show then
+    falls on the same places.
 
     ``level``: subdivisions of the head; None takes the preset's (2, about 80K Gaussians).
     """
@@ -116,13 +120,14 @@ def track(
     target: Views,
     steps: int = 100,
     progress: Callable[[int, float], None] | None = None,
+    own: bool = True,
 ) -> HeadParams:
     """``drive``, then a photometric refinement against the pictures (L1 + SSIM + matte) with the avatar frozen.
 
     Adam on all of each frame's parameters; frames are independent of each other. ``progress(step, loss)`` is called
     after every step.
     """
-    start = drive(model, avatar, target)
+    start = drive(model, avatar, target, own)
     coarse = _thinned(avatar)
     goal, matte, valid = targets_on_white(target, TRACK_SIZE_PX)
     free = {name: getattr(start, name).clone().requires_grad_(True) for name in _TRACK_RATES}

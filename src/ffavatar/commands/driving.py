@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,6 +71,13 @@ GainOption = Annotated[
     list[str] | None,
     typer.Option(help="GROUP=FACTOR, 0 to 3: brows, eyes, mouth, cheeks, nose, jaw, gaze; can be given again."),
 ]
+OwnOption = Annotated[
+    bool,
+    typer.Option(
+        "--same-person",
+        help="The film shows the avatar's own person: the outline places head and torso, too (slower, closer).",
+    ),
+]
 SmoothOption = Annotated[bool, typer.Option("--smooth/--no-smooth", help="Filter the tremble of estimates.")]
 FlameOption = Annotated[Path | None, typer.Option(help="Your FLAME model file: the meaning of a track's expressions.")]
 EditionOption = Annotated[str | None, typer.Option(help="FLAME edition of a track, such as flame2020.")]
@@ -89,7 +97,9 @@ def _options(
             gains[name.strip()] = float(number)
         except ValueError:
             raise InputError(f"{pair!r} is no gain; give GROUP=FACTOR, such as mouth=1.3.") from None
-    return DriveOptions(torso.value, head_motion.value, head_gain, relative, gains, smooth, flame, edition, fps)
+    return DriveOptions(
+        torso.value, head_motion.value, head_gain, relative, gains, smooth, flame=flame, edition=edition, fps=fps
+    )
 
 
 def animate(
@@ -114,6 +124,7 @@ def animate(
     relative: RelativeOption = False,
     gain: GainOption = None,
     smooth: SmoothOption = True,
+    same_person: OwnOption = False,
     flame: FlameOption = None,
     edition: EditionOption = None,
     fps: FpsOption = None,
@@ -127,7 +138,9 @@ def animate(
     from ffavatar.drive.video import FrameReader
     from ffavatar.drive.writer import check_film_output
 
-    options = _options(torso, head_motion, head_gain, relative, gain, smooth, flame, edition, fps)
+    options = replace(
+        _options(torso, head_motion, head_gain, relative, gain, smooth, flame, edition, fps), same_person=same_person
+    )
     colour, clear = parse_background(background)
     alpha = alpha or clear
     check_film_output(output, alpha)

@@ -232,7 +232,8 @@ def make_film(
         return face_finder(eyes, face)
 
     def read_pose(views: Views) -> HeadParams:
-        params = for_head(drive(estimator, avatar, views.to(device)), estimator.head, avatar.rig.head)
+        read = drive(estimator, avatar, views.to(device), own=chosen.same_person)
+        params = for_head(read, estimator.head, avatar.rig.head)
         return share_turn(params.to("cpu"), avatar.rig, chosen.torso)
 
     names = tuple(avatar.rig.head.expression_names)

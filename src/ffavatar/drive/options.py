@@ -33,6 +33,7 @@ class DriveOptions:
     the torso. ``head_motion``: ``off`` keeps the head in its mean pose, ``scaled`` multiplies its turns and shifts by
     ``head_gain``. ``relative``: expressions and jaw count from the driver's calm face. ``gains`` multiply groups of
     expressions (``GROUPS``; ``jaw`` and ``gaze`` are joints). ``smooth`` is the One Euro filter of films.
+    ``same_person``: the film shows the avatar's own person, so that its outline tells where torso and head stand.
     ``flame`` is a user's FLAME model file, which gives FLAME's expressions their meaning, and ``edition`` overrides the
     edition of a track.
     """
@@ -43,6 +44,7 @@ class DriveOptions:
     relative: bool = False
     gains: Mapping[str, float] = field(default_factory=dict)
     smooth: bool = True
+    same_person: bool = False
     flame: Path | None = None
     edition: str | None = None
     fps: float | None = None

@@ -33,7 +33,7 @@ TRACK_STEPS = 100
 
 @dataclass(frozen=True)
 class Task:
-    """What a method is asked: the person of ``source`` as ``target`` shows them."""
+    """What a method is asked: the person of ``source`` as ``target`` shows them, or the pose of another person."""
 
     case: str  # id of the clip, or of the pair of clips
     count: int  # source views asked for; ``source`` has fewer where the front end refused some
@@ -41,6 +41,7 @@ class Task:
     target: Side
     frame_size: tuple[int, int]  # of the target's film, width and height in pixels
     cameras: tuple[Camera, Camera] | None = None  # of sources and targets, world is head space
+    own: bool = True  # whether the targets show the sources' person
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,11 @@ def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, ste
 
     def driven(task: Task) -> Prediction:
         avatar, seconds = avatar_of(task.source)
-        return _shown(model, avatar, seconds, drive(model, avatar, task.target.views), task)
+        return _shown(model, avatar, seconds, drive(model, avatar, task.target.views, task.own), task)
 
     def tracked(task: Task) -> Prediction:
         avatar, seconds = avatar_of(task.source)
-        return _shown(model, avatar, seconds, track(model, avatar, task.target.views, steps=steps), task)
+        return _shown(model, avatar, seconds, track(model, avatar, task.target.views, steps=steps, own=task.own), task)
 
     def placed(task: Task) -> Prediction:
         avatar, seconds = avatar_of(task.source)
@@ -151,11 +152,11 @@ def personal_methods(
 
     def driven(task: Task) -> Prediction:
         avatar, seconds = avatar_of(task.source)
-        return _shown(model, avatar, seconds, drive(model, avatar, task.target.views), task)
+        return _shown(model, avatar, seconds, drive(model, avatar, task.target.views, task.own), task)
 
     def tracked(task: Task) -> Prediction:
         avatar, seconds = avatar_of(task.source)
-        return _shown(model, avatar, seconds, track(model, avatar, task.target.views, steps=steps), task)
+        return _shown(model, avatar, seconds, track(model, avatar, task.target.views, steps=steps, own=task.own), task)
 
     tag = f"{revision} level {level} {recipe} perceptual {perceptual}"
     return [

@@ -156,7 +156,8 @@ def case_views(row: Case, front_end: FrontEndLike, run: Run) -> ClipViews:
 def _evaluate_one(
     row: Case, count: int, views: ClipViews, method: Method, scorer: Scorer, run: Run, key: str
 ) -> ClipResult:
-    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras)
+    own = run.rules.kind != "cross"
+    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras, own)
     with peak_memory() as peak:
         start = time.perf_counter()
         prediction = method.run(task)
