@@ -156,7 +156,7 @@ def case_views(row: Case, front_end: FrontEndLike, run: Run) -> ClipViews:
 def _evaluate_one(
     row: Case, count: int, views: ClipViews, method: Method, scorer: Scorer, run: Run, key: str
 ) -> ClipResult:
-    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras)
+    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras, views.truth)
     with peak_memory() as peak:
         start = time.perf_counter()
         prediction = method.run(task)

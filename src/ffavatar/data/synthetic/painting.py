@@ -86,7 +86,11 @@ def beard_mask(points: Array) -> Array:
     x, y, z = np.moveaxis(np.asarray(points), -1, 0)
     side = np.abs(x)
     # The line of the cheeks: from the sideburns down to the corners of the mouth, and over the upper lip.
-    line = -0.03 + 0.9 * np.maximum(side - 0.042, 0) - 0.012 * smoothstep(0.016, 0.04, side) * smoothstep(0.06, 0.045, side)
+    line = (
+        -0.03
+        + 0.9 * np.maximum(side - 0.042, 0)
+        - 0.012 * smoothstep(0.016, 0.04, side) * smoothstep(0.06, 0.045, side)
+    )
     jaw = smoothstep(0.005, -0.010, y - line) * smoothstep(-0.125, -0.095, y)
     return jaw * smoothstep(-0.005, 0.02, z) * smoothstep(0.09, 0.066, side)
 
@@ -208,7 +212,9 @@ def _skin_detail(body: Body, person: Person, texels: Texels, lips: Array, face: 
     lines = lines + 0.7 * rng.random() * frown
     # From the nose past the corners of the mouth, and from the corners down.
     fold = side - 0.019 - 0.42 * np.maximum(-0.014 - y, 0) + wobble
-    lines = lines + 1.1 * np.exp(-((fold / 0.0016) ** 2)) * smoothstep(-0.052, -0.038, y) * smoothstep(-0.008, -0.018, y)
+    lines = lines + 1.1 * np.exp(-((fold / 0.0016) ** 2)) * smoothstep(-0.052, -0.038, y) * smoothstep(
+        -0.008, -0.018, y
+    )
     for joint in (3, 4):
         eye = body.joints[joint]
         out_x = (x - eye[0]) * np.sign(eye[0])

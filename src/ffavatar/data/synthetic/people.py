@@ -114,7 +114,7 @@ class Shot:
     lens: Lens = Lens()
 
 
-def _rotation(pitch: float, yaw: float, roll: float) -> Array:
+def head_rotation(pitch: float, yaw: float, roll: float) -> Array:
     """Rz(roll) Rx(pitch) Ry(yaw) as a matrix: the head turns first, then nods, then tilts in the picture."""
     cx, sx, cy, sy, cz, sz = np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw), np.cos(roll), np.sin(roll)
     rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -362,7 +362,7 @@ def sample_shot(person: Person, number: int, names: list[str], artwork: Artwork 
     # People turn the head more than the chest, and mostly the same way.
     own_yaw = np.clip(0.35 * yaw + rng.normal(0, 0.16), -0.8, 0.8)
     own_pitch, own_roll = np.clip(0.5 * pitch + rng.normal(0, 0.08), -0.35, 0.35), 0.6 * roll + rng.normal(0, 0.04)
-    head, neck = _rotation(pitch, yaw, roll), _rotation(own_pitch, own_yaw, own_roll)
+    head, neck = head_rotation(pitch, yaw, roll), head_rotation(own_pitch, own_yaw, own_roll)
     gaze = np.array([rng.normal(0, 0.1), np.clip(rng.normal(0, 0.18), -0.5, 0.5), 0.0])
     if rng.random() < 0.5 and abs(yaw) < 0.5:  # looks into the camera
         gaze = np.array([np.clip(-pitch, -0.3, 0.3), np.clip(-yaw, -0.5, 0.5), 0.0])

@@ -142,7 +142,9 @@ def _lights(rng: np.random.Generator) -> Array:
 
 def _leaves(rng: np.random.Generator) -> Array:
     start = rng.integers(0, NOISE_PX - 1)
-    field = sum(field_patch(rng, scale, CANVAS_PX) * w for scale, w in ((2.0, 0.5), (6.0, 0.8), (20.0, 1.0), (60.0, 1.0)))
+    field = sum(
+        field_patch(rng, scale, CANVAS_PX) * w for scale, w in ((2.0, 0.5), (6.0, 0.8), (20.0, 1.0), (60.0, 1.0))
+    )
     green = np.array([0.10, 0.16, 0.035]) * rng.uniform(0.3, 1.6) * np.clip(1 + rng.normal(0, 0.2, 3), 0.5, 1.6)
     out = green * np.exp(0.55 * np.asarray(field))[..., None]
     autumn = smoothstep(0.3, 1.5, field_patch(rng, 10.0, CANVAS_PX))[..., None] * rng.uniform(0, 0.6)
@@ -183,7 +185,9 @@ def painted_place(rng: np.random.Generator, height: int = 32) -> Array:
         for _ in range(int(rng.integers(1, 4))):
             middle, wide, low = rng.uniform(-np.pi, np.pi), rng.uniform(0.2, 0.8), rng.uniform(-0.4, 0.1)
             turn = np.abs((azimuth - middle + np.pi) % (2 * np.pi) - np.pi)
-            pane = smoothstep(wide + 0.05, wide - 0.05, turn) * (elevation > low) * (elevation < low + rng.uniform(0.5, 1))
+            pane = (
+                smoothstep(wide + 0.05, wide - 0.05, turn) * (elevation > low) * (elevation < low + rng.uniform(0.5, 1))
+            )
             out = out + pane[..., None] * rng.uniform(2, 10) * np.clip(1 + rng.normal(0, 0.1, 3), 0.7, 1.3)
         floor = smoothstep(-0.2, -0.6, y)[..., None] * rng.uniform(0.0, 0.5)
         out = out * (1 - floor) + floor * np.array([0.25, 0.16, 0.09])

@@ -30,7 +30,9 @@ class Shells:
 
 def beard_shells(body: Body, neutral: Neutral, beard: Beard, rng: np.random.Generator) -> Shells:
     """Layers of a beard over the skin of the lower face."""
-    amount = painting.beard_amount(body.template, beard.style) * (1 - body.regions["lips"]) * ~body.regions["mouth_interior"]
+    amount = (
+        painting.beard_amount(body.template, beard.style) * (1 - body.regions["lips"]) * ~body.regions["mouth_interior"]
+    )
     chosen = np.flatnonzero((amount[body.faces].max(1) > 0.05) & body.regions["skin"][body.faces].all(1)
                             & ~body.regions["mouth_interior"][body.faces].any(1))  # fmt: skip
     used, faces = np.unique(body.faces[chosen], return_inverse=True)
@@ -98,7 +100,7 @@ def cards(body: Body, neutral: Neutral, cut: Cut, hairline: float, rng: np.rando
         on = np.minimum(t / over, 1.0)
         where = side * (start + (leave - start) * on**0.8)
         height = elevation + (low - elevation) * on
-        standing = lift * smoothstep(0.0, 0.2, np.array(on))
+        standing = 0.002 + (lift - 0.002) * smoothstep(0.0, 0.55, np.array(on))
         place = wraps.on_sphere(field, where, height, field.at(where, height) + standing)
         hang = np.maximum(t - over, 0) / (1 - over)
         rest = np.maximum(length - 0.15, 0.0) if not cut.bun else np.zeros(n)

@@ -18,7 +18,9 @@ GARMENTS = ("tee", "crew", "collar", "turtleneck", "hood", "scarf", "jacket")
 GARMENT_ODDS = (0.2, 0.22, 0.2, 0.07, 0.12, 0.06, 0.13)
 HEADWEAR = ("cap", "beanie", "headscarf")
 BEARDS = ("full", "goatee", "moustache", "chin")
-TINTS = np.array([[0.62, 0.42, 0.32], [0.52, 0.32, 0.21], [0.36, 0.19, 0.11], [0.19, 0.09, 0.05], [0.075, 0.038, 0.025]])
+TINTS = np.array(
+    [[0.58, 0.385, 0.29], [0.5, 0.31, 0.205], [0.36, 0.19, 0.11], [0.19, 0.09, 0.05], [0.075, 0.038, 0.025]]
+)
 
 
 def stream(seed: int, name: str, *more: int) -> np.random.Generator:
