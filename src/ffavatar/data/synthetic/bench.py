@@ -21,8 +21,15 @@ import torch
 from ffavatar.data.synthetic.artwork import Artwork
 from ffavatar.data.synthetic.body import load_body
 from ffavatar.data.synthetic.generate import synthetic_person
-from ffavatar.data.synthetic.people import Person, Shot, head_rotation, matrix_to_axis_angle, sample_expression
-from ffavatar.data.synthetic.people import sample_person, sample_shot
+from ffavatar.data.synthetic.people import (
+    Person,
+    Shot,
+    head_rotation,
+    matrix_to_axis_angle,
+    sample_expression,
+    sample_person,
+    sample_shot,
+)
 from ffavatar.data.synthetic.store import RESERVED, detect, person_path, write_npz
 from ffavatar.data.synthetic.variety import Lens, individual_typology_angle, stream
 from ffavatar.errors import InputError
@@ -121,7 +128,7 @@ def bench_shots(person: Person, names: list[str], artwork: Artwork | None) -> tu
                 white_balance=np.ones(3),
                 contrast=1.0,
                 lens=Lens(),
-            )  # fmt: skip
+            )
         )
         yaws.append(np.degrees(yaw))
     return shots, np.array(yaws)

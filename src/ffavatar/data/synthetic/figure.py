@@ -301,8 +301,11 @@ def _beard(body: Body, person: Person, neutral: Neutral, add) -> Part:
     for layer in range(strands.BEARD_LAYERS):
         height = (layer + 0.5) / strands.BEARD_LAYERS
         tint = beard.color * (0.6 + 0.55 * height)
-        rows.append(add(Material(texture, tint=(float(tint[0]), float(tint[1]), float(tint[2])), specular=0.06, gloss=12,
-                                 wrap=0.25, environment=0.04, cutout=0.08 + 0.68 * height, softness=0.25)))  # fmt: skip
+        material = Material(
+            texture, tint=(float(tint[0]), float(tint[1]), float(tint[2])), specular=0.06, gloss=12, wrap=0.25,
+            environment=0.04, cutout=0.08 + 0.68 * height, softness=0.25,
+        )  # fmt: skip
+        rows.append(add(material))
     return Part("shells", shells.faces, shells.uvs, np.array(rows, np.int32)[shells.layer], shells=shells)
 
 

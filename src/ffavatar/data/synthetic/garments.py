@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def dress(body: Body, neutral: Neutral, collar: tuple[float, float, float], clot
     angle = around()
     if clothes.kind == "crew":
         line = neckline(body, neutral, (collar[0] + 0.006, collar[1] + 0.004, collar[2]))
-        ring = wraps.roll(line + [0, 0.001, 0], np.full(AROUND, 0.0065), 6).reshape(AROUND, 6, 3)
+        ring = wraps.roll(line + np.array([0, 0.001, 0]), np.full(AROUND, 0.0065), 6).reshape(AROUND, 6, 3)
         return [_grid([*ring, ring[0]], True)]
     if clothes.kind == "turtleneck":
         heights = np.linspace(-0.145, -0.082, 6)
@@ -189,7 +190,7 @@ def cover_head(body: Body, neutral: Neutral, worn: Headwear, rng) -> list[Worn]:
     turn = np.pi if worn.backwards and worn.kind == "cap" else 0.0
     edge = hat_edge(worn, angle)
     if worn.kind == "beanie":
-        bands = [(0.0, 0.0), (0.0, 0.0045), (0.32, 0.0055), (0.36, 0.001)]
+        bands: list[tuple[float, Any]] = [(0.0, 0.0), (0.0, 0.0045), (0.32, 0.0055), (0.36, 0.001)]
         bands += [(t, 0.001 + worn.slack_m * smoothstep(0.3, 0.9, t)) for t in np.linspace(0.42, 1.0, 10)]
     else:
         bands = [(0.0, 0.0)] + [(t, 0.003 + 0.006 * np.sin(np.pi * t)) for t in np.linspace(0.02, 1.0, 12)]
@@ -213,7 +214,7 @@ def cover_head(body: Body, neutral: Neutral, worn: Headwear, rng) -> list[Worn]:
             shape = np.sqrt(np.clip(1 - (spread / 1.12) ** 2, 0, 1))[:, None]
             drop = -0.022 * (spread[:, None] ** 2) * t
             brim.append(root + long * t * shape * forward + np.concatenate([0 * drop, drop, 0 * drop], 1))
-        under = [row + [0, -0.0035, 0] for row in brim[::-1]]
+        under = [row + np.array([0, -0.0035, 0]) for row in brim[::-1]]
         parts.append(_grid([*brim, *under], False, 1.0, rng.random() < 0.3))
     return parts
 

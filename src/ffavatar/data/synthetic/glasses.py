@@ -121,8 +121,8 @@ def make_glasses(body: Body, neutral: Neutral, rng: np.random.Generator, frames:
     frame = sum(len(f) for f in faces)
     uvs = [np.zeros((frame, 3, 2))]
     for v, around in lenses:
-        k = np.arange(len(around))
-        fan = np.stack([np.zeros_like(k), k + 1, (k + 1) % len(k) + 1], 1)
+        corner = np.arange(len(around))
+        fan: Array = np.stack([np.zeros_like(corner), corner + 1, (corner + 1) % len(corner) + 1], 1)
         vertices.append(v)
         faces.append(fan + count)
         count += len(v)

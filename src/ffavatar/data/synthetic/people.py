@@ -8,7 +8,7 @@ the first draws has named streams of its own (``variety.py``).
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -111,7 +111,7 @@ class Shot:
     jpeg_quality: int  # 100: not compressed
     white_balance: Array  # (3,)
     contrast: float
-    lens: Lens = Lens()
+    lens: Lens = field(default_factory=Lens)
 
 
 def head_rotation(pitch: float, yaw: float, roll: float) -> Array:

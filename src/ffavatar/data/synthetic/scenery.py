@@ -66,9 +66,10 @@ def _room(rng: np.random.Generator) -> Array:
     draw = ImageDraw.Draw(picture)
     px = CANVAS_PX
     if rng.random() < 0.5:  # a corner: the other wall is darker
-        x, lean = int(rng.uniform(0, px)), int(rng.normal(0, 6))
-        side = [(x, 0), (px, 0), (px, px), (x + lean, px)] if rng.random() < 0.5 else [(0, 0), (x, 0), (x, px), (0, px)]
-        draw.polygon(side, fill=_drawn(wall * rng.uniform(0.5, 0.85)))
+        corner, lean = int(rng.uniform(0, px)), int(rng.normal(0, 6))
+        right = [(corner, 0), (px, 0), (px, px), (corner + lean, px)]
+        left = [(0, 0), (corner, 0), (corner, px), (0, px)]
+        draw.polygon(right if rng.random() < 0.5 else left, fill=_drawn(wall * rng.uniform(0.5, 0.85)))
     bright = []
     for _ in range(int(rng.integers(1, 6))):
         kind = rng.choice(["shelf", "window", "frame", "box", "lamp", "door"])

@@ -65,6 +65,7 @@ class Cards:
 def cards(body: Body, neutral: Neutral, cut: Cut, hairline: float, rng: np.random.Generator) -> Cards:
     """Strips that follow the scalp from the parting down, then hang; the face stays free but for a fringe."""
     field = wraps.head_field(body, neutral, smooth=4, ears=False)
+    wave = cut.wave * (0.25 if cut.bun else 1.0)  # what is tied up is drawn straight
     count = CARDS
     # Roots over the scalp inside the hairline, the lowest first so that upper strands lie over them.
     golden = np.pi * (3 - np.sqrt(5))
@@ -111,8 +112,8 @@ def cards(body: Body, neutral: Neutral, cut: Cut, hairline: float, rng: np.rando
         place[:, 0] += side * np.abs(np.sin(leave)) * far * 0.35
         place[:, 2] += np.where(np.cos(leave) > -0.3, 0.25, -0.25) * far
         travelled = t * (0.15 + rest)
-        swing = cut.wave * np.sin(beat * 2 * np.pi * travelled + phase) * smoothstep(0.1, 0.5, np.array(t))
-        other = cut.wave * np.cos(beat * 2 * np.pi * travelled + phase) * smoothstep(0.1, 0.5, np.array(t))
+        swing = wave * np.sin(beat * 2 * np.pi * travelled + phase) * smoothstep(0.1, 0.5, np.array(t))
+        other = wave * np.cos(beat * 2 * np.pi * travelled + phase) * smoothstep(0.1, 0.5, np.array(t))
         place += np.stack([swing * np.cos(where), 0.3 * other, -swing * np.sin(where)], 1)
         points[:, s] = place
     if cut.bun:  # all strands gather at the back of the head
