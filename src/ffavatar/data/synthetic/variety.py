@@ -24,7 +24,10 @@ TINTS = np.array(
 
 
 def stream(seed: int, name: str, *more: int) -> np.random.Generator:
-    """The random numbers of one feature of one person (and, with ``more``, of one shot)."""
+    """The random numbers of one feature of one person (and, with ``more``, of one shot).
+
+    numpy takes a trailing 0 for nothing: shot 0 has the numbers of no shot, so one name is used with or without.
+    """
     return np.random.default_rng([seed, zlib.crc32(name.encode()), *more])
 
 
