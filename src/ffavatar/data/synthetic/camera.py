@@ -14,6 +14,7 @@ from ffavatar.geometry import NORMALISED_FOCAL
 from ffavatar.render.mesh import GAMMA, Array
 
 CROP_SIDES = 2.1  # side of the head crop over the longer side of the landmarks' box
+FEWEST_PX = 80  # of a sensor's head crop: fewer hold no face to learn from
 CROP_RAISE = 0.04  # of the side, by which the crop's centre lies above the box's
 
 
@@ -108,7 +109,7 @@ def _through_lens(scene: Array, lens: Lens) -> Array:
     scene = _blur_axes(scene, (lens.motion_px[1], lens.motion_px[0]))
     if lens.resolution < 1:
         size = len(scene)
-        small = max(16, round(size * lens.resolution))
+        small = max(min(size, FEWEST_PX), round(size * lens.resolution))
         planes = []
         for channel in np.moveaxis(scene, -1, 0):
             coarse = Image.fromarray(channel.astype(np.float32)).resize((small, small), Image.Resampling.BOX)
