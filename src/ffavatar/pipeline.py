@@ -1,8 +1,8 @@
 """READ FIRST: the whole system in a few short functions. Inference and evaluation call ``reconstruct``, ``drive``,
 ``track`` and ``animate``; training of the avatar calls ``few_to_many``, which is the first, second and last of these in
 one differentiable pass, without the registration to outlines. All stand on the same three calls:
-``FFAvatar.reconstruct``, ``FFAvatar.estimator`` and ``render_avatar``. (The estimator's own training compares parameters
-and draws nothing: ``train/stages.py``.)
+``FFAvatar.reconstruct``, ``FFAvatar.estimator`` and ``render_avatar``. (The own training of the estimator compares
+parameters and draws nothing: ``train/stages.py``.)
 
     photos --photo--> Views --reconstruct--> Avatar --animate(HeadParams)--> pictures
     driver --photo--> Views --drive / track--> HeadParams

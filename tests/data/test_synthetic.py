@@ -17,6 +17,7 @@ from ffavatar.data.synthetic.figure import build_figure, pose_figure
 from ffavatar.data.synthetic.lighting import make_lighting, painted_studio, project_sh
 from ffavatar.data.synthetic.painting import hairline_depth, paint_eye, shirt_mask
 from ffavatar.data.synthetic.people import matrix_to_axis_angle, sample_person, sample_shot
+from ffavatar.data.synthetic.variety import GARMENTS, Lens
 from ffavatar.errors import InputError
 from ffavatar.geometry import axis_angle_to_matrix, normalised_camera, project
 from ffavatar.head import load_head
@@ -57,7 +58,8 @@ def test_landmarks_are_those_of_the_head_model_with_the_stored_parameters(person
 def test_the_matte_covers_the_landmarks_and_the_chest_but_not_the_corners(person):
     columns, rows = np.clip(person.landmarks[..., :2] * SIZE, 0, SIZE - 1).astype(int).transpose(2, 0, 1)
     for matte, row, column in zip(person.mattes, rows, columns):
-        assert np.mean(matte[row, column] > 128) > 0.9
+        assert np.mean(matte[row, column] > 16) > 0.95  # in profile many lie on the outline itself
+        assert np.mean(matte[row, column] > 128) > 0.8
         assert (matte[-1] > 128).mean() > 0.3
         assert (matte[:4, :4] == 0).all()
 
@@ -82,11 +84,11 @@ def test_torso_and_head_turn_independently_and_faces_turn_both_ways(body):
         axis_angle_to_matrix(torch.tensor(np.stack([getattr(s, n) for s in shots]))).numpy() for n in ("root", "neck")
     )
     yaw = np.degrees(np.arctan2((root @ neck)[:, 0, 2], (root @ neck)[:, 2, 2]))
-    assert np.mean(np.abs(yaw) < 50) > 0.7
-    assert 60 < np.abs(yaw).max() <= 110
+    assert np.mean(np.abs(yaw) < 50) > 0.65
+    assert 0.03 < np.mean(np.abs(yaw) > 90) < 0.13  # seen from behind, since the bench asks for all sides
     assert abs(yaw.mean()) < 8
     torso = np.degrees(np.arctan2(root[:, 0, 2], root[:, 2, 2]))
-    assert np.std(torso - yaw) > 5
+    assert np.std((torso - yaw + 180) % 360 - 180) > 5
     values = np.stack([s.expression for s in shots])
     assert 0 <= values.min() and 0.9 < values.max() <= 1
     assert 0.02 < np.mean([s.jaw[0] > 0.1 for s in shots]) < 0.5
@@ -94,8 +96,14 @@ def test_torso_and_head_turn_independently_and_faces_turn_both_ways(body):
 
 def test_people_vary_as_stated(body):
     people = [sample_person(seed, body.identities, None) for seed in range(400)]
-    assert 0.06 < np.mean([p.hair is None for p in people]) < 0.15
-    assert 0.06 < np.mean([p.glasses for p in people]) < 0.15
+    assert 0.06 < np.mean([p.hair is None for p in people]) < 0.2  # bald, or under a head scarf
+    assert 0.15 < np.mean([p.glasses for p in people]) < 0.3
+    kinds = [p.variety.clothes.kind for p in people]
+    assert set(kinds) == set(GARMENTS) and 0.1 < np.mean([k == "collar" for k in kinds]) < 0.3
+    assert 0.05 < np.mean([p.variety.headwear is not None for p in people]) < 0.16
+    assert 0.25 < np.mean([p.variety.beard is not None for p in people if p.male]) < 0.5
+    assert not any(p.variety.beard for p in people if not p.male)
+    assert {p.hair for p in people} == {None, "fur", "buzz", "cards"}
     identity = np.stack([p.identity for p in people])
     assert identity.std() == pytest.approx(0.79, abs=0.03) and np.abs(identity).max() <= 2.2
     assert not any(p.stubble for p in people if not p.male)
@@ -110,7 +118,8 @@ def test_rotations_come_back_from_their_matrix():
 
 def test_lids_close_over_the_eyes_in_the_picture(body):
     """With both lids down the same place of the picture shows skin instead of the eyeball."""
-    sampled = replace(sample_person(21, body.identities, None), glasses=False, hair=None)
+    drawn = sample_person(21, body.identities, None)
+    sampled = replace(drawn, glasses=False, hair=None, variety=replace(drawn.variety, headwear=None))
     calm = sample_shot(sampled, 0, body.expressions, None)
     flat = replace(
         calm, root=np.zeros(3), neck=np.zeros(3), eye_left=np.zeros(3), eye_right=np.zeros(3), jaw=np.zeros(3)
@@ -127,7 +136,12 @@ def test_lids_close_over_the_eyes_in_the_picture(body):
 
 
 def test_parts_of_every_kind_are_posed_rigidly_or_with_the_skin(body):
-    sampled = replace(sample_person(5, body.identities, None), glasses=True, hair="fur", teeth=None)
+    drawn = sample_person(5, body.identities, None)
+    plain = replace(
+        drawn.variety, beard=None, headwear=None, clothes=replace(drawn.variety.clothes, kind="tee"),
+        frames=replace(drawn.variety.frames, style="sun"),
+    )  # fmt: skip
+    sampled = replace(drawn, glasses=True, hair="fur", teeth=None, variety=plain)
     figure = build_figure(body, sampled, None)
     shots = [sample_shot(sampled, k, body.expressions, None) for k in (1, 2)]
     from ffavatar.data.synthetic.generate import shot_params
@@ -185,18 +199,19 @@ def test_lighting_has_the_exposure_asked_for_and_front_light_only_from_the_front
         np.testing.assert_allclose(np.linalg.norm(light.directions, axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["plain", "gradient", "noise", "surrounding"])
+@pytest.mark.parametrize("kind", ["plain", "gradient", "noise", "surrounding", "room", "wall", "lights", "leaves"])
 def test_backgrounds_are_linear_pictures(kind):
     sky = np.random.default_rng(1).uniform(0, 3, (64, 128, 3)).astype(np.float32)
     got = make_background(np.random.default_rng(2), kind, sky, 40)
     assert got.shape == (40, 40, 3) and got.min() >= 0 and got.max() <= 3
+    assert np.isfinite(got).all()
     assert (np.ptp(got, axis=(0, 1)).max() == 0) == (kind == "plain")
 
 
 def test_a_picture_keeps_the_background_outside_and_the_figure_inside(body):
     shot = replace(
         sample_shot(sample_person(0, 100, None), 0, body.expressions, None),
-        blur_px=0.0, noise=0.0, jpeg_quality=100, white_balance=np.ones(3), contrast=1.0,
+        blur_px=0.0, noise=0.0, jpeg_quality=100, white_balance=np.ones(3), contrast=1.0, lens=Lens(),
     )  # fmt: skip
     figure = np.zeros((16, 16, 4), np.float32)
     figure[4:12, 4:12] = [0.2, 0.1, 0.05, 1]
@@ -207,6 +222,14 @@ def test_a_picture_keeps_the_background_outside_and_the_figure_inside(body):
     worse = replace(shot, blur_px=1.0, noise=0.03, jpeg_quality=60)
     rough, soft = take_picture(np.random.default_rng(0), figure, np.full((16, 16, 3), 0.5), worse)
     assert 0 < soft[3, 8] < 255 and not np.array_equal(rough, picture)
+    grey, _ = take_picture(
+        np.random.default_rng(0), figure, np.full((16, 16, 3), 0.5), replace(shot, lens=Lens(saturation=0.0))
+    )
+    assert np.ptp(grey[8, 8].astype(int)) <= 1
+    _, moved = take_picture(
+        np.random.default_rng(0), figure, np.full((16, 16, 3), 0.5), replace(shot, lens=Lens(motion_px=(1.5, 0.0)))
+    )
+    assert 0 < moved[8, 3] < 255 and moved[3, 8] == 0  # along x only
 
 
 def test_a_garment_without_offset_lies_on_its_vertices(body):

@@ -335,7 +335,7 @@ def test_pictures_of_other_methods_are_scored_as_they_lie(data, tmp_path, scorer
 
 
 def test_protocol_files_are_checked(tmp_path) -> None:
-    assert shipped_protocols() == ["cross", "novel", "self"]
+    assert shipped_protocols() == ["cross", "novel", "self", "synthetic-bench", "synthetic-bench-driven"]
     for name in shipped_protocols():
         assert read_rules(name).name == name
     place = tmp_path / "p.json"

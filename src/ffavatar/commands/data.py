@@ -50,6 +50,23 @@ def synthetic(
     _told(output, writer)
 
 
+def synthetic_bench(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, or to go on with.")],
+    people: Annotated[int, typer.Option(min=1, max=64, help="How many of the 64, the first so many.")] = 64,
+    size: SizeOption = 512,
+    assets: Annotated[Path | None, typer.Option(help="Folder of MakeHuman artwork; procedural without it.")] = None,
+    workers: WorkersOption = 1,
+) -> None:
+    """The held-out people of synthetic-bench, pinned by seed, for `ffavatar evaluate --protocol synthetic-bench`."""
+    from ffavatar.data.synthetic.bench import write_bench
+
+    _one_torch_thread()
+    with progress("people") as advance:
+        folder = None if assets is None else str(assets)
+        made = write_bench(output, people, size, folder, workers, lambda done, total, _: advance(done, total))
+    typer.echo(f"{output}: {made} people drawn; 8 source views and 24 targets of each")
+
+
 def photos(
     folder: Annotated[Path, typer.Argument(help="One subfolder of photos per person.", metavar="FOLDER")],
     output: OutOption,
@@ -208,7 +225,16 @@ def inspect(
         raise InputError(f"{shards} is damaged in {len(damaged)} places; make the shards again or leave them out.")
 
 
-PREPARE: tuple[Callable[..., None], ...] = (synthetic, photos, video, ava256, nersemble, split, inspect)
+PREPARE: tuple[Callable[..., None], ...] = (
+    synthetic,
+    synthetic_bench,
+    photos,
+    video,
+    ava256,
+    nersemble,
+    split,
+    inspect,
+)
 """The commands below ``ffavatar prepare``."""
 
 

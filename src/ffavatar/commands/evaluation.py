@@ -20,16 +20,20 @@ class Figures(StrEnum):
 
 def evaluate(
     data: Annotated[
-        Path | None, typer.Argument(help="Folder with index.json of clips; novel: of shards.", metavar="DATA")
+        Path | None,
+        typer.Argument(help="Folder with index.json of clips; novel: of shards; bench: of bench.json.", metavar="DATA"),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for results, tables and the page.")] = Path(
         "out/evaluation"
     ),
     weights: Annotated[Path | None, typer.Option(help="Model weights (.safetensors); the shipped ones.")] = None,
-    protocol: Annotated[str, typer.Option(help="self, cross, novel, or a protocol file (.json).")] = "self",
+    protocol: Annotated[
+        str,
+        typer.Option(help="self, cross, novel, synthetic-bench, synthetic-bench-driven, or a protocol file (.json)."),
+    ] = "self",
     views: Annotated[str | None, typer.Option(help="Numbers of source views, such as 1,2,4.")] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Among copy,warp,driven,tracked,placed,personalized,personalized_tracked.")
+        str | None, typer.Option(help="Among copy,warp,true,driven,tracked,placed,personalized,personalized_tracked.")
     ] = None,
     images: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER: another method's rendered pictures; can be given again.")

@@ -16,7 +16,7 @@ from ffavatar.data.shards import PersonSample, Provenance, ShardWriter
 from ffavatar.data.shards.writer import SHARD_BYTES
 from ffavatar.data.synthetic import SyntheticPeople, SyntheticPerson, synthetic_person
 from ffavatar.data.synthetic.generate import PARAMETERS
-from ffavatar.data.synthetic.store import detect
+from ffavatar.data.synthetic.store import SCHEMA, detect, refuse_reserved
 from ffavatar.drive.video import list_pictures
 from ffavatar.errors import InputError
 from ffavatar.photo import FrontEnd, read_photo
@@ -108,12 +108,13 @@ def prepare_synthetic(
     """Draw synthetic people into shards, or more of them into shards that are there. Returns the closed writer.
 
     ``detected``: add what the photo front end sees, which training needs. Raises ``InputError`` for counts that
-    cannot be, and a folder of other shards.
+    cannot be, seeds of synthetic-bench, and a folder of other shards.
     """
     if people < 1 or shots < 1 or workers < 1:
         raise InputError("the numbers of people, pictures and workers must be at least 1")
+    refuse_reserved(range(seed, seed + people), str(out))
     artwork = None if assets is None else sorted(p.name for p in Path(assets).glob("makehuman/*/*"))
-    settings = {"shots": shots, "size": size, "detected": detected, "artwork": artwork}
+    settings = {"schema": SCHEMA, "shots": shots, "size": size, "detected": detected, "artwork": artwork}
     provenance = Provenance(
         "synthetic", "renders of the embedded head (ffavatar.data.synthetic)", LICENCE_SYNTHETIC, settings
     )
@@ -130,8 +131,10 @@ def prepare_synthetic(
 def pack_synthetic(
     folder: Path, out: Path, shard_bytes: int = SHARD_BYTES, progress: Progress | None = None
 ) -> ShardWriter:
-    """A folder of ``person_SEED.npz`` as shards. Raises ``InputError`` where it holds none, or a damaged one."""
+    """A folder of ``person_SEED.npz`` as shards. Raises ``InputError`` where it holds none, a damaged one, or one of
+    synthetic-bench."""
     found = SyntheticPeople(folder)
+    refuse_reserved((int(path.stem.removeprefix("person_")) for path in found.paths), str(out))
     provenance = Provenance("synthetic", "person_SEED.npz files of ffavatar.data.synthetic", LICENCE_SYNTHETIC)
     with ShardWriter(out, provenance, "png", shard_bytes) as writer:
         for number, path in enumerate(found.paths):

@@ -24,7 +24,7 @@ from ffavatar.drive.video import FrameReader
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 from ffavatar.photo import PhotoResult
-from ffavatar.types import Camera, Views
+from ffavatar.types import Camera, HeadParams, Views
 from ffavatar.weights import sha256_of
 
 
@@ -65,6 +65,15 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What is known exactly of drawn people."""
+
+    identity: Tensor  # (I,)
+    source: HeadParams  # one row per source view
+    target: HeadParams
+
+
+@dataclass(frozen=True)
 class ClipViews:
     """The head crops of a clip. ``refused`` says which frames the front end gave back, and why."""
 
@@ -75,6 +84,7 @@ class ClipViews:
     refused: tuple[str, ...]
     key: str  # sha256 of everything the crops depend on
     cameras: tuple[Camera, Camera] | None = None  # of sources and targets, world is head space; None: not known
+    truth: Truth | None = None
 
 
 class FrontEndLike(Protocol):

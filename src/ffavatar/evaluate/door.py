@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from ffavatar.errors import InputError
+from ffavatar.evaluate.bench import bench_clips, bench_views
 from ffavatar.evaluate.clips import Clip, read_index
 from ffavatar.evaluate.machine import environment
 from ffavatar.evaluate.methods import (
@@ -33,7 +34,7 @@ from ffavatar.photo import FrontEnd
 from ffavatar.weights import sha256_of
 
 PERSONAL_METHODS = ("personalized", "personalized_tracked")
-OWN_METHODS = ("copy", "warp", "driven", "tracked", "placed", *PERSONAL_METHODS)
+OWN_METHODS = ("copy", "warp", "true", "driven", "tracked", "placed", *PERSONAL_METHODS)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,11 @@ def chosen_clips(plan: Plan) -> list[Clip]:
 
     Raises ``InputError`` for an id that the index does not have.
     """
-    clips = novel_clips(plan.data) if plan.rules().kind == "novel" else read_index(plan.data)
+    rules = plan.rules()
+    if rules.kind == "bench":
+        clips = bench_clips(plan.data, rules)
+    else:
+        clips = novel_clips(plan.data) if rules.kind == "novel" else read_index(plan.data)
     if not plan.clips:
         return clips
     if unknown := set(plan.clips) - {clip.id for clip in clips}:
@@ -94,7 +99,7 @@ def chosen_clips(plan: Plan) -> list[Clip]:
 def chosen_methods(plan: Plan, rules: Rules) -> list[Method]:
     """The protocol's methods, then those given by their pictures."""
     methods = baseline_methods()
-    if {"driven", "tracked", "placed", *PERSONAL_METHODS} & set(rules.methods):
+    if {"true", "driven", "tracked", "placed", *PERSONAL_METHODS} & set(rules.methods):
         if plan.untrained:
             model = create_model(plan.preset).eval()
         else:
@@ -154,7 +159,7 @@ def _evaluated(plan: Plan, rows: Sequence[Case], console: Console | None) -> lis
     def scorer() -> Scorer:
         return load_scorer(plan.figures, ruler=rules.kind == "cross")
 
-    views_of = novel_views if rules.kind == "novel" else None
+    views_of = {"novel": novel_views, "bench": bench_views}.get(rules.kind)
     return evaluate(rows, chosen_methods(plan, rules), FrontEnd(), scorer, plan.run(), console, views_of)
 
 

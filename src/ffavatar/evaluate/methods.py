@@ -16,11 +16,11 @@ from ffavatar.avatar import Avatar
 from ffavatar.data.captures.geometry import rigid_align, triangulate
 from ffavatar.errors import InputError
 from ffavatar.evaluate import baselines
-from ffavatar.evaluate.clips import ClipViews, Side
+from ffavatar.evaluate.clips import ClipViews, Side, Truth
 from ffavatar.evaluate.lpips import ALEX, load_lpips
 from ffavatar.evaluate.metrics import MESH_POINTS
 from ffavatar.geometry import normalised_camera, project
-from ffavatar.model import FFAvatar
+from ffavatar.model import Estimate, FFAvatar
 from ffavatar.personal import PersonalRecipe, personalize
 from ffavatar.photo import read_photo
 from ffavatar.photo.crop import CropBox, cut_square
@@ -41,6 +41,7 @@ class Task:
     target: Side
     frame_size: tuple[int, int]  # of the target's film, width and height in pixels
     cameras: tuple[Camera, Camera] | None = None  # of sources and targets, world is head space
+    truth: Truth | None = None
     own: bool = True  # whether the targets show the sources' person
 
 
@@ -83,7 +84,8 @@ def baseline_methods() -> list[Method]:
 
 
 def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, steps: int = TRACK_STEPS) -> list[Method]:
-    """``driven`` and ``tracked`` of a model; both use one reconstruction per set of sources.
+    """``driven``, ``tracked``, ``placed`` and ``true`` of a model; the first three share one reconstruction per set of
+    sources, ``true`` is given the exact identity and parameters of sources and targets.
 
     ``revision`` names the model's weights, for example by their sha256; ``level`` as in ``pipeline.reconstruct``.
     """
@@ -116,8 +118,19 @@ def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, ste
         images, mattes = drawn.images.clamp(0, 1), drawn.alphas.clamp(0, 1)
         return Prediction(images, None, mattes, {"avatar_s": seconds, "fps": fps})
 
+    def true(task: Task) -> Prediction:
+        truth = task.truth
+        if truth is None:
+            raise InputError(f"{task.case}: the method true needs exact labels; use the protocol synthetic-bench.")
+        start = time.perf_counter()
+        with torch.no_grad():
+            made = model.reconstruct(task.source, level, Estimate(truth.source[: len(task.source)], truth.identity))
+        avatar = Avatar(made.rig, made.canonical, truth.identity)
+        return _shown(model, avatar, time.perf_counter() - start, truth.target, task)
+
     tag = f"{revision} level {level}"
     return [
+        Method("true", true, tag, films=False),
         Method("driven", driven, tag),
         Method("tracked", tracked, f"{tag} steps {steps}", films=False),
         Method("placed", placed, tag, films=False),

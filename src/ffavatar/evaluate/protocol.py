@@ -157,7 +157,7 @@ def _evaluate_one(
     row: Case, count: int, views: ClipViews, method: Method, scorer: Scorer, run: Run, key: str
 ) -> ClipResult:
     own = run.rules.kind != "cross"
-    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras, own)
+    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras, views.truth, own)
     with peak_memory() as peak:
         start = time.perf_counter()
         prediction = method.run(task)

@@ -1,4 +1,4 @@
-"""Protocols as small pinned files: what is shown to whom. Two ship; any other JSON file of the same form will do."""
+"""Protocols as small pinned files: what is shown to whom. Some ship; any other JSON file of the same form will do."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ffavatar.errors import InputError
 from ffavatar.evaluate.clips import Clip
 
 FOLDER = Path(__file__).parent / "protocols"
+BENCH_METHODS = {"copy", "warp", "true", "driven", "tracked", "personalized", "personalized_tracked"}
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,14 @@ class Rules:
 
     name: str
     version: int
-    kind: Literal["self", "cross", "novel"]
+    kind: Literal["self", "cross", "novel", "bench"]
     what: str  # one sentence for the report
     size: int  # side of the compared pictures in pixels
     views: tuple[int, ...]  # numbers of source views, the first so many
     methods: tuple[str, ...]
     film_frames: int  # consecutive frames for the figures of motion; 0: none
     drivers: int  # cross: how many clips after each in the index drive it, in a ring
+    turn_deg: int = 180  # bench: targets are the heads turned by at most this
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ def read_rules(name: str | Path) -> Rules:
 
 def check_rules(rules: Rules) -> Rules:
     """The rules, if they can be followed. Raises ``InputError`` otherwise."""
-    if rules.kind not in ("self", "cross", "novel"):
-        raise InputError(f"The protocol {rules.name} is of the unknown kind {rules.kind!r}; self, cross and novel are.")
+    if rules.kind not in ("self", "cross", "novel", "bench"):
+        raise InputError(
+            f"The protocol {rules.name} is of the unknown kind {rules.kind!r}; self, cross, novel and bench are."
+        )
     if rules.size < 64 or rules.size > 2048:
         raise InputError(f"The size of the compared pictures is {rules.size} px; give 64 to 2048.")
     if not rules.views or not all(isinstance(n, int) and n >= 1 for n in rules.views):
@@ -79,6 +83,10 @@ def check_rules(rules: Rules) -> Rules:
         raise InputError("Novel views know the methods copy, warp and placed, and no films; choose among them.")
     if rules.kind == "novel" and min(rules.views) < 2:
         raise InputError("Novel views need two source views at least: one does not tell where the head is.")
+    if rules.kind == "bench" and (set(rules.methods) - BENCH_METHODS or rules.film_frames):
+        raise InputError(f"The bench knows the methods {', '.join(sorted(BENCH_METHODS))}, and no films.")
+    if "true" in rules.methods and rules.kind != "bench":
+        raise InputError("The method true needs exact labels; use the protocol synthetic-bench.")
     if rules.kind == "cross" and rules.drivers < 1:
         raise InputError(f"The protocol {rules.name} names no drivers; cross-reenactment needs at least one.")
     return rules

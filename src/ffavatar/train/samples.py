@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ffavatar.data.shards import PersonSample, ShardReader
 from ffavatar.data.shards.format import MANIFEST
+from ffavatar.data.synthetic.store import refuse_reserved
 from ffavatar.errors import InputError
 from ffavatar.model.estimator import outline_picture
 from ffavatar.types import HeadParams, Views
@@ -48,8 +49,13 @@ class Person:
 
 
 def load_person(path: Path) -> Person | None:
-    """The shots in which the landmarker found the face; None when fewer than three."""
+    """The shots in which the landmarker found the face; None when fewer than three.
+
+    Raises:
+        InputError: the landmarker's readings are missing, or the person is of synthetic-bench.
+    """
     with np.load(path) as file:
+        refuse_reserved([int(file["seed"])] if "seed" in file else [], str(path))
         if "detected" not in file:
             raise InputError(f"{path} has no landmarker readings; annotate the folder first (docs/synthetic.md).")
         keep = np.flatnonzero(file["detected"])
@@ -73,7 +79,7 @@ def person_of_sample(sample: PersonSample) -> Person | None:
     """As ``load_person``, of a sample of a shard.
 
     Raises:
-        InputError: the sample lacks exact labels or the landmarker's readings.
+        InputError: the sample lacks exact labels or the landmarker's readings, or is of synthetic-bench.
     """
     needed = {*PARAM_NAMES, "identity", "detected", "detected_matte", "landmarks", "blendshapes"}
     if not needed <= set(sample.arrays):
@@ -81,6 +87,7 @@ def person_of_sample(sample: PersonSample) -> Person | None:
             f"The sample {sample.key} has no exact labels or no landmarker readings; train on shards made by "
             "`ffavatar prepare synthetic`."
         )
+    refuse_reserved([int(sample.notes["seed"])] if "seed" in sample.notes else [], sample.key)
     arrays = sample.arrays
     keep = np.flatnonzero(arrays["detected"])
     if len(keep) < 3:

@@ -7,11 +7,14 @@ import io
 import numpy as np
 from PIL import Image
 
-from ffavatar.data.synthetic.people import Shot
+from ffavatar.data.synthetic.people import SCENERY, Shot
+from ffavatar.data.synthetic.scenery import paint_scenery
+from ffavatar.data.synthetic.variety import Lens
 from ffavatar.geometry import NORMALISED_FOCAL
 from ffavatar.render.mesh import GAMMA, Array
 
 CROP_SIDES = 2.1  # side of the head crop over the longer side of the landmarks' box
+FEWEST_PX = 80  # of a sensor's head crop: fewer hold no face to learn from
 CROP_RAISE = 0.04  # of the side, by which the crop's centre lies above the box's
 
 
@@ -50,7 +53,9 @@ def _bilinear_resize(picture: Array, size: int) -> Array:
 
 
 def make_background(rng: np.random.Generator, kind: str, surrounding: Array | None, size: int) -> Array:
-    """(size, size, 3) linear."""
+    """(size, size, 3) linear; ``kind`` as ``Shot.background``."""
+    if kind in SCENERY:
+        return paint_scenery(rng, kind, size)
     first = np.clip(rng.uniform(0.1, 1.0) * (1 + rng.choice([0.03, 0.12, 0.3]) * rng.normal(0, 1, 3)), 0.01, 1) ** 1.6
     if kind == "gradient":
         second = np.clip(first * rng.uniform(0.2, 1.2) + rng.normal(0, 0.04, 3), 0, 1)
@@ -80,12 +85,17 @@ def make_background(rng: np.random.Generator, kind: str, surrounding: Array | No
 
 
 def _blur(picture: Array, sigma: float) -> Array:
-    if sigma < 0.25:
-        return picture
-    reach = int(np.ceil(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).astype(np.float32)
-    for axis in (0, 1):
+    return _blur_axes(picture, (sigma, sigma))
+
+
+def _blur_axes(picture: Array, sigmas: tuple[float, float]) -> Array:
+    """Gaussian blur of a picture (H, W, ...) along rows and along columns."""
+    for axis, sigma in enumerate(sigmas):
+        if sigma < 0.25:
+            continue
+        reach = int(np.ceil(3 * sigma))
+        kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        kernel = (kernel / kernel.sum()).astype(np.float32)
         pad = [(0, 0)] * picture.ndim
         pad[axis] = (reach, reach)
         padded = np.pad(picture, pad, mode="edge")
@@ -94,11 +104,40 @@ def _blur(picture: Array, sigma: float) -> Array:
     return picture
 
 
+def _through_lens(scene: Array, lens: Lens) -> Array:
+    """Motion blur and a sensor of fewer pixels: of the picture and, alike, of its matte (H, W, C)."""
+    scene = _blur_axes(scene, (lens.motion_px[1], lens.motion_px[0]))
+    if lens.resolution < 1:
+        size = len(scene)
+        small = max(min(size, FEWEST_PX), round(size * lens.resolution))
+        planes = []
+        for channel in np.moveaxis(scene, -1, 0):
+            coarse = Image.fromarray(channel.astype(np.float32)).resize((small, small), Image.Resampling.BOX)
+            planes.append(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)))
+        scene = np.stack(planes, -1)
+    return scene
+
+
+def _developed(encoded: Array, lens: Lens) -> Array:
+    """Saturation, corners and sharpening of an encoded picture (H, W, 3)."""
+    if lens.saturation != 1:
+        grey = (encoded @ np.array([0.2126, 0.7152, 0.0722], np.float32))[..., None]
+        encoded = grey + (encoded - grey) * lens.saturation
+    if lens.vignette:
+        t = np.linspace(-1, 1, len(encoded), dtype=np.float32)
+        encoded = encoded * (1 - 0.5 * lens.vignette * (t[:, None] ** 2 + t[None] ** 2))[..., None]
+    if lens.sharpen:
+        encoded = encoded + 0.8 * lens.sharpen * (encoded - _blur(encoded, 1.0))
+    return np.clip(encoded, 0, 1)
+
+
 def take_picture(rng: np.random.Generator, figure: Array, background: Array, shot: Shot) -> tuple[Array, Array]:
     """Linear premultiplied figure (H, W, 4) over a background -> picture (H, W, 3) uint8 and matte (H, W) uint8."""
-    matte = figure[..., 3]
-    scene = figure[..., :3] + (1 - matte[..., None]) * background.astype(np.float32)
-    scene = _blur(scene, shot.blur_px) * shot.white_balance.astype(np.float32)
+    matte = figure[..., 3:]
+    scene = figure[..., :3] + (1 - matte) * background.astype(np.float32)
+    seen = _through_lens(_blur(np.concatenate([scene, matte], -1), shot.blur_px), shot.lens)
+    scene, matte = seen[..., :3], seen[..., 3]
+    scene = scene * shot.white_balance.astype(np.float32)
     if shot.noise:
         grain = rng.standard_normal(scene.shape, np.float32) * shot.noise
         scene = scene + grain * np.sqrt(np.maximum(scene, 0) * 0.5 + 0.004)
@@ -106,10 +145,10 @@ def take_picture(rng: np.random.Generator, figure: Array, background: Array, sho
     scene = np.maximum(scene, 0)
     scene = np.where(scene < 0.6, scene, 0.6 + 0.4 * (1 - np.exp(-(scene - 0.6) / 0.4)))
     encoded = np.clip(scene, 0, 1) ** (1 / GAMMA)
-    encoded = np.clip(0.45 + (encoded - 0.45) * shot.contrast, 0, 1)
+    encoded = _developed(np.clip(0.45 + (encoded - 0.45) * shot.contrast, 0, 1).astype(np.float32), shot.lens)
     picture = (encoded * 255 + 0.5).astype(np.uint8)
     if shot.jpeg_quality < 100:
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "JPEG", quality=shot.jpeg_quality)
         picture = np.asarray(Image.open(buffer).convert("RGB"))
-    return picture, (np.clip(_blur(matte, shot.blur_px), 0, 1) * 255 + 0.5).astype(np.uint8)
+    return picture, (np.clip(matte, 0, 1) * 255 + 0.5).astype(np.uint8)

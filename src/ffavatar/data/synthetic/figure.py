@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ffavatar.data.synthetic import painting
+from ffavatar.data.synthetic import garments, painting, strands, wraps
 from ffavatar.data.synthetic.artwork import Artwork, Proxy
 from ffavatar.data.synthetic.body import EYES, Body, Neutral
-from ffavatar.data.synthetic.glasses import Glasses, make_glasses
+from ffavatar.data.synthetic.glasses import lens_texture, make_glasses
 from ffavatar.data.synthetic.people import Person
+from ffavatar.data.synthetic.variety import Headwear, stream
 from ffavatar.render.mesh import Array, Material, Mesh, light_matrix, rasterize_mesh, vertex_normals
 from ffavatar.types import HeadParams
 
@@ -32,13 +33,14 @@ _OCCLUSION_PX = 128
 class Part:
     """One mesh of a person; ``kind`` says how it is posed."""
 
-    kind: str  # body, proxy, hair, glasses
+    kind: str  # body, proxy, hair, glasses, worn, shells
     faces: Array
     uvs: Array
     face_material: Array  # rows of `Figure.materials`
     proxy: Proxy | None = None
-    rest: Array | None = None  # hair, glasses: (P, 3) in the neutral head of this identity
-    head_share: Array | None = None  # hair: (P,) 1 turns with the head, 0 stays with the torso
+    rest: Array | None = None  # hair, glasses, worn: (P, 3) in the neutral head of this identity
+    head_share: Array | None = None  # hair, worn: (P,) 1 turns with the head, 0 stays with the torso
+    shells: strands.Shells | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ def build_figure(body: Body, person: Person, artwork: Artwork | None) -> Figure:
         return len(materials) - 1
 
     skin = add(Material(atlas, specular=0.22 * person.gloss, gloss=14, wrap=0.4, environment=0.14 * person.gloss))
-    shirt = add(Material(atlas, specular=0.02, gloss=6, wrap=0.1))
-    eyes = add(Material(painting.paint_eye(person, artwork), specular=1.0, gloss=120, wrap=0.15, environment=0.5))
+    shirt = add(Material(atlas, specular=0.02, gloss=6, wrap=0.12))
+    eyes = add(Material(painting.paint_eye(person, artwork), tint=(0.86, 0.84, 0.82), specular=1.0, gloss=120,
+                        wrap=0.15, environment=0.5))  # fmt: skip
     inside = add(Material(atlas, tint=(0.8, 0.6, 0.6), specular=0.3, gloss=30, wrap=0.3))
     teeth = add(Material(tint=tuple(0.75 * person.teeth_tint), specular=0.3, gloss=40, wrap=0.3))
     tongue = add(Material(tint=(0.33, 0.1, 0.1), specular=0.3, gloss=25, wrap=0.4))
@@ -98,19 +101,23 @@ def build_figure(body: Body, person: Person, artwork: Artwork | None) -> Figure:
                 person.lashes,
                 Material(texture, tint=(0.12, 0.1, 0.1), specular=0.0, cutout=0.45, softness=0.9),
             )
+    worn = person.variety.headwear
+    hair: Part | None = None
     if person.hair == "fur":
-        parts.append(_fur(body, person, neutral, add))
+        hair = _fur(body, person, neutral, add)
+    elif person.hair == "cards":
+        hair = _cards(body, person, neutral, add)
     elif person.hair not in (None, "buzz"):
         assert artwork is not None and person.hair is not None
-        parts.append(_card_hair(body, person, neutral, artwork, add))
+        hair = _card_hair(body, person, neutral, artwork, add)
+    if hair is not None:
+        parts.append(_pressed(body, neutral, hair, worn) if worn is not None else hair)
+    if person.variety.beard is not None:
+        parts.append(_beard(body, person, neutral, add))
     if person.glasses:
-        frame = add(Material(tint=tuple(person.glasses_color), specular=0.8, gloss=50, environment=0.6))
-        glasses: Glasses = make_glasses(body, neutral, np.random.default_rng([person.seed, 8]))
-        parts.append(
-            Part("glasses", glasses.faces, np.zeros((len(glasses.faces), 3, 2), np.float32),
-                 np.full(len(glasses.faces), frame, np.int32), rest=glasses.vertices)
-        )  # fmt: skip
-    lift = SHIRT_LIFT_M * painting.shirt_mask(body.template, person.collar) * body.regions["skin"]
+        parts.append(_glasses(body, person, neutral, add))
+    parts += _worn(body, person, neutral, add)
+    lift = _shirt_lift(body, person)
     figure = Figure(person, neutral, lift, tuple(parts), tuple(materials), (np.zeros(0), np.zeros(0)))
     return replace(figure, occlusion=(_bake(body, figure, 0.0), _bake(body, figure, OPEN_JAW_RAD)))
 
@@ -130,6 +137,11 @@ def pose_figure(body: Body, figure: Figure, params: HeadParams) -> list[Mesh]:
                 if figure.person.teeth is None:
                     own = own + body.teeth_drop @ head[row, :, :3].T
                 vertices.append(own + vertex_normals(own, body.faces) * figure.lift[:, None])
+            elif part.shells is not None:
+                own = points[row, : len(body.template)]
+                shells = part.shells
+                out = vertex_normals(own, body.faces[body.faces_of("skin")])[shells.rows] * shells.along[:, None]
+                vertices.append(own[shells.rows] + out + shells.lean @ head[row, :, :3].T)
             elif part.kind == "proxy":
                 assert part.proxy is not None
                 vertices.append(body.hang(part.proxy, points[row], figure.neutral.all, head[row, :, :3]))
@@ -155,7 +167,9 @@ def pose_figure(body: Body, figure: Figure, params: HeadParams) -> list[Mesh]:
 def _offsets(body: Body, figure: Figure) -> list[int]:
     sizes = []
     for part in figure.parts:
-        if part.proxy is not None:
+        if part.shells is not None:
+            sizes.append(len(part.shells.rows))
+        elif part.proxy is not None:
             sizes.append(len(part.proxy.weights))
         else:
             sizes.append(len(body.template) if part.rest is None else len(part.rest))
@@ -234,8 +248,9 @@ def _fur(body: Body, person: Person, neutral: Neutral, add) -> Part:
     wave = painting.noise_at(rng, np.arange(len(used)) * 37 % painting.ATLAS_PX**2, 4)[:, None] * rng.uniform(0.0, 0.25)
     strands = painting.paint_fur(body, person)
     points, triangles, kinds = [], [], []
-    for layer in range(FUR_LAYERS):
-        height = (layer + 0.5) / FUR_LAYERS
+    layers = FUR_LAYERS + int(person.fur_length_m / 0.007)
+    for layer in range(layers):
+        height = (layer + 0.5) / layers
         reach = length[:, None] * height
         points.append(root + reach * (normals * (1 + wave) + lean * height * 0.8) + normals * 0.0006)
         triangles.append(faces + layer * len(used))
@@ -247,9 +262,97 @@ def _fur(body: Body, person: Person, neutral: Neutral, add) -> Part:
             )
         )  # fmt: skip
         kinds.append(np.full(len(faces), row, np.int32))
-    uvs = np.tile(body.uvs[chosen], (FUR_LAYERS, 1, 1))
+    uvs = np.tile(body.uvs[chosen], (layers, 1, 1))
     rest = np.concatenate(points)
     return Part("hair", np.concatenate(triangles), uvs, np.concatenate(kinds), rest=rest, head_share=np.ones(len(rest)))
+
+
+def _cards(body: Body, person: Person, neutral: Neutral, add) -> Part:
+    """Long procedural hair, kept off the skin."""
+    assert person.variety.cut is not None
+    rng = stream(person.seed, "cards")
+    made = strands.cards(body, neutral, person.variety.cut, person.hairline, rng)
+    rest = _keep_outside(body, neutral, made.vertices, 0.003)
+    texture = strands.strand_texture(rng, person.hair_color, person.variety.cut.tips)
+    row = add(Material(texture, specular=0.14, gloss=20, wrap=0.25, environment=0.1, cutout=0.35, softness=0.8))
+    share = painting.smoothstep(HANG_LOW_M, HANG_HIGH_M, rest[:, 1])
+    return Part("hair", made.faces, made.uvs, np.full(len(made.faces), row, np.int32), rest=rest, head_share=share)
+
+
+def _pressed(body: Body, neutral: Neutral, hair: Part, worn: Headwear) -> Part:
+    """Hair under what is worn on the head: pressed onto the scalp above its edge."""
+    assert hair.rest is not None
+    field = wraps.head_field(body, neutral, smooth=5)
+    d = hair.rest - field.centre
+    azimuth, elevation = np.arctan2(d[:, 0], d[:, 2]), np.arctan2(d[:, 1], np.hypot(d[:, 0], d[:, 2]))
+    under = painting.smoothstep(-0.12, 0.02, elevation - garments.hat_edge(worn, azimuth))
+    radius = np.linalg.norm(d, axis=1)
+    most = field.at(azimuth, elevation) + garments.HAIR_UNDER_HAT_M
+    factor = 1 - under * (1 - np.minimum(most / np.maximum(radius, 1e-6), 1))
+    return replace(hair, rest=field.centre + d * factor[:, None])
+
+
+def _beard(body: Body, person: Person, neutral: Neutral, add) -> Part:
+    beard = person.variety.beard
+    assert beard is not None
+    shells = strands.beard_shells(body, neutral, beard, stream(person.seed, "beard shells"))
+    texture = painting.paint_beard(body, person, beard)
+    rows = []
+    for layer in range(strands.BEARD_LAYERS):
+        height = (layer + 0.5) / strands.BEARD_LAYERS
+        tint = beard.color * (0.6 + 0.55 * height)
+        material = Material(
+            texture, tint=(float(tint[0]), float(tint[1]), float(tint[2])), specular=0.06, gloss=12, wrap=0.25,
+            environment=0.04, cutout=0.08 + 0.68 * height, softness=0.25,
+        )  # fmt: skip
+        rows.append(add(material))
+    return Part("shells", shells.faces, shells.uvs, np.array(rows, np.int32)[shells.layer], shells=shells)
+
+
+def _glasses(body: Body, person: Person, neutral: Neutral, add) -> Part:
+    frames = person.variety.frames
+    made = make_glasses(body, neutral, np.random.default_rng([person.seed, 8]), frames)
+    color = frames.color
+    frame = add(Material(tint=(float(color[0]), float(color[1]), float(color[2])), specular=0.8, gloss=50,
+                         environment=0.6))  # fmt: skip
+    texture = lens_texture(stream(person.seed, "lens texture"), frames)
+    cutout = 0.0 if frames.style == "sun" else 0.4
+    lens = add(Material(texture, specular=1.0, gloss=90, environment=1.0, cutout=cutout, softness=1.0))
+    kinds = np.where(made.lens, lens, frame).astype(np.int32)
+    return Part("glasses", made.faces, made.uvs, kinds, rest=made.vertices)
+
+
+def _worn(body: Body, person: Person, neutral: Neutral, add) -> list[Part]:
+    """Collars, scarves, hoods, caps: what ``garments`` makes of this person's clothes and headwear."""
+    clothes, worn, out = person.variety.clothes, person.variety.headwear, []
+    rng = stream(person.seed, "garments")
+    first = clothes.color if clothes.kind != "tee" else person.shirt_color
+    pieces = [(p, first, person.shirt_color if clothes.kind == "jacket" else clothes.second, clothes.pattern)
+              for p in garments.dress(body, neutral, person.collar, clothes, rng)]  # fmt: skip
+    if worn is not None:
+        head = garments.cover_head(body, neutral, worn, stream(person.seed, "headwear shape"))
+        pieces += [(p, worn.color, worn.second, worn.pattern) for p in head]
+    for piece, color, second, pattern in pieces:
+        chosen = second if piece.second else color
+        texture = garments.cloth_texture(rng, chosen, color if piece.second else second, pattern)
+        row = add(Material(texture, specular=0.03, gloss=8, wrap=0.15))
+        kinds = np.full(len(piece.faces), row, np.int32)
+        out.append(Part("worn", piece.faces, piece.uvs, kinds, rest=piece.vertices, head_share=piece.head_share))
+    return out
+
+
+def _shirt_lift(body: Body, person: Person) -> Array:
+    """(V,) metres that cloth stands off the skin: thicker for coats, uneven where it folds."""
+    clothes, rng = person.variety.clothes, stream(person.seed, "lift")
+    mask = painting.shirt_mask(body.template, person.collar) * body.regions["skin"]
+    x, y, z = body.template.T
+    waves = sum(
+        rng.normal(0, 0.4) * np.sin(a * x + b * y + c * z + rng.uniform(0, 6.3))
+        for a, b, c in rng.normal(0, 45, (6, 3))
+    )
+    over = painting.smoothstep(0.0, 0.03, -0.118 - y + 0.25 * np.abs(x))  # thin again where the neck comes out
+    lift = SHIRT_LIFT_M + (clothes.lift_m - SHIRT_LIFT_M + clothes.fold_m * (1 + np.clip(waves, -1, 1))) * over
+    return np.maximum(lift, 0.002) * mask
 
 
 def _bake(body: Body, figure: Figure, jaw: float) -> Array:

@@ -13,10 +13,13 @@ from ffavatar.data.synthetic.artwork import Artwork
 from ffavatar.data.synthetic.body import load_body
 from ffavatar.data.synthetic.figure import build_figure, pose_figure
 from ffavatar.data.synthetic.people import Person, Shot, sample_person, sample_shot
+from ffavatar.data.synthetic.scenery import painted_place
+from ffavatar.data.synthetic.variety import stream
 from ffavatar.errors import InputError
 from ffavatar.render.mesh import Array, Mesh, render_mesh
 from ffavatar.types import HeadParams, Views
 
+PLACE_ODDS = 0.6  # of painted light that it is a place's, not a studio's
 PARAMETERS = ("root", "translation", "neck", "jaw", "eye_left", "eye_right", "expression")
 
 
@@ -130,7 +133,12 @@ def _picture(
     rng = np.random.default_rng([person.seed, 9, shot.seed])
     light_rng = np.random.default_rng([person.seed, 10] if person.light_fixed else [person.seed, 10, shot.seed])
     outside = artwork if shot.surrounding is not None else None
-    radiance = outside.light_map(str(shot.surrounding)) if outside else lighting.painted_studio(light_rng)
+    place = stream(person.seed, "place", *([] if person.light_fixed else [shot.seed]))
+    if outside:
+        radiance = outside.light_map(str(shot.surrounding))
+    else:
+        studio = lighting.painted_studio(light_rng)
+        radiance = painted_place(place) if place.random() < PLACE_ODDS else studio
     light = lighting.make_lighting(light_rng, radiance, shot.exposure)
     drawn = render_mesh(mesh, light, size, supersample=supersample)
     if not degrade:

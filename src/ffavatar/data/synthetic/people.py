@@ -1,18 +1,22 @@
 """Who is pictured and how: small typed records, sampled by seed. Everything that the pictures show is decided here.
 
 A person's looks and the shots of it are drawn from separate streams, so that asking for more shots changes no earlier
-one. Statistics of speech follow a 973-frame ARKit recording (mean and spread of the common units).
+one. Statistics of speech follow a 973-frame ARKit recording (mean and spread of the common units). What came later than
+the first draws has named streams of its own (``variety.py``).
 """
 
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from ffavatar.data.synthetic import variety
 from ffavatar.data.synthetic.artwork import LONG_STYLES, Artwork
+from ffavatar.data.synthetic.variety import Lens, Variety, sample_lens, sample_variety, stream
 from ffavatar.render.mesh import Array
 
 IDENTITY_SPREAD = 0.8  # of the unit-variance basis: the tails of a linear face space leave what people look like
@@ -30,6 +34,12 @@ SPEECH = {
 }  # fmt: skip
 MOODS = ("neutral", "speech", "smile", "laugh", "brows_up", "frown", "surprise", "kiss", "blink", "units", "random")
 MOOD_ODDS = (0.12, 0.34, 0.1, 0.06, 0.06, 0.07, 0.05, 0.04, 0.05, 0.05, 0.06)
+RARE_MOODS = ("tongue", "wide", "aside", "puff", "shout")  # drawn instead, from a stream of their own
+RARE_MOOD_ODDS = 0.09
+BEHIND_ODDS = 0.07  # of shots in which the head is turned beyond the profile
+SCENERY_ODDS = 0.55  # of shots before a painted place instead of a studio backdrop
+SCENERY = ("room", "wall", "lights", "leaves")
+SCENERY_KINDS = (0.45, 0.25, 0.1, 0.2)
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Person:
     lip_tint: Array  # (3,) factor
     makeup: float
     gloss: float
-    hair: str | None  # artwork style, "fur" (procedural), "buzz" (painted) or None (bald)
+    hair: str | None  # artwork style, "fur" or "cards" (procedural), "buzz" (painted) or None (bald)
     hair_color: Array  # (3,)
     hair_mirrored: bool
     hair_volume: float
@@ -71,10 +81,12 @@ class Person:
     glasses: bool
     glasses_color: Array  # (3,)
     light_fixed: bool  # one light for all shots, as in one photo session
+    crown: float  # 0: full hair, 1: bald on top
+    variety: Variety
 
     @cached_property
     def long_hair(self) -> bool:
-        return self.hair in LONG_STYLES
+        return self.hair in LONG_STYLES or self.hair == "cards"
 
 
 @dataclass(frozen=True)
@@ -93,15 +105,16 @@ class Shot:
     shift: Array  # (2,) of the crop, in sides
     surrounding: str | None
     exposure: float
-    background: str  # plain, gradient, noise, surrounding
+    background: str  # plain, gradient, noise, surrounding, or one of SCENERY
     blur_px: float
     noise: float
     jpeg_quality: int  # 100: not compressed
     white_balance: Array  # (3,)
     contrast: float
+    lens: Lens = field(default_factory=Lens)
 
 
-def _rotation(pitch: float, yaw: float, roll: float) -> Array:
+def head_rotation(pitch: float, yaw: float, roll: float) -> Array:
     """Rz(roll) Rx(pitch) Ry(yaw) as a matrix: the head turns first, then nods, then tilts in the picture."""
     cx, sx, cy, sy, cz, sz = np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw), np.cos(roll), np.sin(roll)
     rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -175,7 +188,20 @@ def sample_person(seed: int, identities: int, artwork: Artwork | None) -> Person
         value = rng.choice([rng.uniform(0.0, 0.12), rng.uniform(0.1, 0.5), rng.uniform(0.6, 0.9)])
         return np.array(colorsys.hsv_to_rgb(rng.random(), rng.random() * 0.75, value))
 
-    return Person(
+    more = sample_variety(seed, age, male, hair_color, artwork is None)
+    tone_rng = stream(seed, "tone")
+    skin_color = variety.skin_color(tone + tone_rng.normal(0, 0.06), tone_rng)
+    fur = stream(seed, "fur")
+    tall = float(fur.uniform(0.022, 0.05)) if fur.random() < (0.4 if dark else 0.2) else 0.0
+    crown = float(fur.uniform(0.3, 1.0)) if fur.random() < (0.35 if male and age > 0.4 else 0.01) else 0.0
+    if hair is not None and more.cut is not None:
+        hair = "cards"
+    elif hair is not None and crown:
+        hair, tall = "fur", 0.0
+    if more.headwear is not None and more.headwear.kind == "headscarf":
+        hair = None
+
+    person = Person(
         seed=seed,
         identity=identity,
         age=age,
@@ -218,7 +244,19 @@ def sample_person(seed: int, identities: int, artwork: Artwork | None) -> Person
         glasses=bool(rng.random() < 0.1),
         glasses_color=np.array([0.02, 0.018, 0.016]) * rng.uniform(0.4, 8),
         light_fixed=bool(rng.random() < 0.5),
+        crown=crown,
+        variety=more,
     )
+    changes: dict[str, Any] = {"glasses": person.glasses or variety.wears_glasses(seed)}
+    if more.headwear is not None or crown:
+        changes["fur_length_m"] = min(person.fur_length_m, 0.008)
+    elif tall:
+        changes["fur_length_m"] = tall
+    if more.clothes.kind not in ("tee", "crew"):  # what is worn at the neck needs a neckline that it hides
+        changes["collar"] = (0.068 if more.clothes.kind != "hood" else 0.08, 0.03, 0.0)
+    if more.clothes.kind in ("crew", "turtleneck", "collar", "hood"):
+        changes |= {"shirt_color": more.clothes.color, "shirt_second": more.clothes.second}
+    return replace(person, **changes)
 
 
 def sample_expression(rng: np.random.Generator, mood: str, names: list[str]) -> tuple[Array, float]:
@@ -262,6 +300,25 @@ def sample_expression(rng: np.random.Generator, mood: str, names: list[str]) -> 
     elif mood == "kiss":
         add(str(rng.choice(["mouthPucker", "mouthFunnel"])), a)
         jaw = rng.uniform(0, 0.06)
+    elif mood == "tongue":
+        add("tongueOut", a)
+        jaw = rng.uniform(0.1, 0.25)
+    elif mood == "wide":  # everything at once, as actors warm up
+        for name, weight in (("browInnerUp", 0.8), ("eyeWide", 1.0), ("mouthStretch", 0.7), ("mouthLowerDown", 0.8)):
+            add(name, a * weight)
+        jaw = a * rng.uniform(0.2, 0.4)
+    elif mood == "shout":
+        for name, weight in (("browDown", 0.7), ("noseSneer", 0.7), ("mouthUpperUp", 0.6), ("mouthLowerDown", 0.7)):
+            add(name, a * weight)
+        jaw = a * rng.uniform(0.15, 0.4)
+    elif mood == "aside":
+        way = str(rng.choice(["Left", "Right"]))
+        for name, weight in ((f"mouth{way}", 1.0), (f"mouthSmile{way}", 0.6), (f"eyeSquint{way}", 0.6)):
+            if name in index:
+                out[index[name]] = a * weight
+    elif mood == "puff":
+        add("cheekPuff", a)
+        add("mouthPress", 0.4 * a)
     elif mood in ("units", "random"):
         own = [n for n in names if not n.startswith("mh_") and not n.startswith(POSE_LIKE)]
         extra = [n for n in names if n.startswith("mh_") and "closure" not in n and "open" not in n]
@@ -287,18 +344,25 @@ def sample_shot(person: Person, number: int, names: list[str], artwork: Artwork 
     rng = np.random.default_rng([person.seed, 3, number])
     mood = str(rng.choice(MOODS, p=MOOD_ODDS)) if number else "neutral"
     expression, jaw = sample_expression(rng, mood, names)
+    rare = stream(person.seed, "rare moods", number)
+    if number and rare.random() < RARE_MOOD_ODDS:
+        mood = str(rare.choice(RARE_MOODS))
+        expression, jaw = sample_expression(rare, mood, names)
     wide = rng.random()
     if wide < 0.72:
         yaw = rng.normal(0, 0.42)
     else:
         yaw = rng.uniform(-0.9, 0.9) if wide < 0.88 else rng.choice([-1, 1]) * rng.uniform(0.8, 1.57)
     pitch, roll = np.clip(rng.normal(0, 0.17), -0.44, 0.44), np.clip(rng.normal(0, 0.1), -0.26, 0.26)
+    behind = stream(person.seed, "behind", number)
+    if behind.random() < BEHIND_ODDS:
+        yaw = behind.choice([-1, 1]) * behind.uniform(np.pi / 2, 3.1)
     if number == 0:
         yaw, pitch, roll = rng.normal(0, 0.08), rng.normal(0, 0.05), rng.normal(0, 0.03)
     # People turn the head more than the chest, and mostly the same way.
     own_yaw = np.clip(0.35 * yaw + rng.normal(0, 0.16), -0.8, 0.8)
     own_pitch, own_roll = np.clip(0.5 * pitch + rng.normal(0, 0.08), -0.35, 0.35), 0.6 * roll + rng.normal(0, 0.04)
-    head, neck = _rotation(pitch, yaw, roll), _rotation(own_pitch, own_yaw, own_roll)
+    head, neck = head_rotation(pitch, yaw, roll), head_rotation(own_pitch, own_yaw, own_roll)
     gaze = np.array([rng.normal(0, 0.1), np.clip(rng.normal(0, 0.18), -0.5, 0.5), 0.0])
     if rng.random() < 0.5 and abs(yaw) < 0.5:  # looks into the camera
         gaze = np.array([np.clip(-pitch, -0.3, 0.3), np.clip(-yaw, -0.5, 0.5), 0.0])
@@ -308,6 +372,9 @@ def sample_shot(person: Person, number: int, names: list[str], artwork: Artwork 
     if artwork is not None and (names_of := artwork.surroundings()) and light_rng.random() < 0.65:
         surrounding = str(names_of[int(light_rng.integers(len(names_of)))])
     backgrounds = ["plain", "gradient", "noise"] + (["surrounding"] if surrounding else [])
+    background, scenery = str(rng.choice(backgrounds)), stream(person.seed, "scenery", number)
+    if background != "surrounding" and scenery.random() < SCENERY_ODDS:
+        background = str(scenery.choice(SCENERY, p=SCENERY_KINDS))
     return Shot(
         seed=seed,
         mood=mood,
@@ -321,10 +388,11 @@ def sample_shot(person: Person, number: int, names: list[str], artwork: Artwork 
         shift=rng.uniform(-0.04, 0.04, 2),
         surrounding=surrounding,
         exposure=float(np.exp(rng.normal(np.log(0.85), 0.18))),
-        background=str(rng.choice(backgrounds)),
+        background=background,
         blur_px=float(max(0.0, rng.normal(0.2, 0.4))),
         noise=float(rng.random() ** 2 * 0.03),
         jpeg_quality=int(rng.integers(55, 97)) if rng.random() < 0.7 else 100,
         white_balance=np.clip(1 + rng.normal(0, 0.035, 3), 0.88, 1.12),
         contrast=float(rng.uniform(0.85, 1.2)),
+        lens=sample_lens(stream(person.seed, "lens", number)),
     )

@@ -9,7 +9,7 @@ import json
 import multiprocessing
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,21 @@ from ffavatar.photo import Landmarker
 from ffavatar.photo.matte import Matte
 from ffavatar.types import HeadParams
 
-SCHEMA = 1  # of the npz and of people.json
+SCHEMA = 2  # of people.json: 2 since people have clothes, headwear, grown hair and places (docs/synthetic.md)
+RESERVED = range(9_000_000, 9_100_000)  # seeds of synthetic-bench (bench.py): no training folder may hold them
 DETECTIONS = ("detected", "detected_landmarks", "blendshapes", "detected_matte")
 PRESENCE = 0.5  # the landmarker's own probability that it looks at a face
 LARGEST_ERROR = 0.05  # crop sides; points farther than this from the truth on average were found on something else
+
+
+def refuse_reserved(seeds: Iterable[int], what: str) -> None:
+    """Raise ``InputError`` if a seed belongs to the bench, which no training data may hold."""
+    found = next((seed for seed in seeds if seed in RESERVED), None)
+    if found is not None:
+        raise InputError(
+            f"{what} would hold the seed {found}, which is reserved for synthetic-bench; choose seeds below "
+            f"{RESERVED.start} or from {RESERVED.stop}."
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ def write_people(
     """
     if plan.people < 1 or workers < 1:
         raise InputError("the number of people and of workers must be at least 1")
+    refuse_reserved(range(plan.seed, plan.seed + plan.people), str(folder))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sheet = folder / "people.json"
@@ -108,13 +120,14 @@ def _make(job: tuple[PeoplePlan, str, int, bool]) -> int:
     path = person_path(folder, seed)
     if not _finished(path, False):
         person = synthetic_person(seed, plan.shots, plan.size, plan.assets)
-        _write(path, person.arrays())
+        write_npz(path, person.arrays())
     if detect:
         annotate(path)
     return seed
 
 
-def _write(path: Path, arrays: dict[str, Any]) -> None:
+def write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays as one compressed npz, whole or not at all."""
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
@@ -161,7 +174,7 @@ def annotate(path: str | Path) -> None:
     with np.load(path) as file:
         arrays = {k: file[k] for k in file.files}
     if "detected" not in arrays:
-        _write(path, arrays | detect(arrays["images"], arrays["landmarks"]))
+        write_npz(path, arrays | detect(arrays["images"], arrays["landmarks"]))
 
 
 class SyntheticPeople:
