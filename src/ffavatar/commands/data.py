@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ffavatar.commands.options import RayOption, WorkersOption
 from ffavatar.commands.progress import progress
 from ffavatar.errors import InputError
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 OutOption = Annotated[Path, typer.Option("--output", "-o", help="Folder of shards to write, or to go on with.")]
 SizeOption = Annotated[int, typer.Option(min=64, max=1024, help="Side of the head crops in pixels.")]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 LicenceOption = Annotated[str, typer.Option(help="Licence or terms of the data, kept in the manifest.")]
 ShardOption = Annotated[int, typer.Option(min=1, help="Megabytes after which a new shard begins.")]
 
@@ -77,6 +77,7 @@ def video(
     frames: Annotated[int, typer.Option(min=1, max=64, help="Frames of each person at most.")] = 8,
     fewest: Annotated[int, typer.Option(min=1, help="Leave out people with fewer different frames.")] = 3,
     workers: WorkersOption = 1,
+    ray: RayOption = None,
     shard_mb: ShardOption = 256,
 ) -> None:
     """Films of people: shots, face tracks, quality gates, identities over all films, frames that differ most."""
@@ -85,7 +86,7 @@ def video(
     _one_torch_thread()
     films = list_films(source)
     place = output.with_name(f"{output.name}-work") if work is None else work
-    plan = Plan(size, frames, fewest, licence, workers, shard_mb << 20)
+    plan = Plan(size, frames, fewest, licence, workers, shard_mb << 20, ray)
     with progress("films") as advance:
         total = curate(films, output, place, plan, identity_embedding, advance)
     for reason, count in sorted(total.refused.items(), key=lambda pair: -pair[1]):

@@ -164,9 +164,10 @@ class _Share:
 
     plan: Plan
 
-    def __call__(self, number: int, workers: int) -> None:
+    def __call__(self, part: tuple[int, int]) -> None:
         import io
 
+        number, workers = part
         rows = cases(chosen_clips(self.plan), self.plan.rules())[number::workers]
         _evaluated(self.plan, rows, Console(file=io.StringIO()))
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,6 +42,7 @@ from ffavatar.evaluate.rules import Case, Rules
 from ffavatar.evaluate.scorer import Scorer
 from ffavatar.evaluate.sheet import strip
 from ffavatar.files import atomic_path
+from ffavatar.jobs import Crew, run_jobs
 
 
 @dataclass(frozen=True)
@@ -124,16 +124,17 @@ def evaluate(
 
 
 def evaluate_parallel(
-    share: Callable[[int, int], None], whole: Callable[[], list[ClipResult]], workers: int
+    share: Callable[[tuple[int, int]], None], whole: Callable[[], list[ClipResult]], workers: int
 ) -> list[ClipResult]:
     """``whole()`` after ``workers`` processes have each made their share of the results.
 
-    ``share(number, workers)`` must be picklable and evaluate every ``workers``-th case into the same folder, from which
-    ``whole`` then takes the results. Scores do not depend on the number of workers.
+    ``share((number, workers))`` must be picklable and evaluate every ``workers``-th case into the same folder, from
+    which ``whole`` then takes the results. Scores do not depend on the number of workers; a share whose process is
+    killed is taken up by another, which finds what was finished.
     """
     if workers > 1:
-        with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
-            pool.starmap(share, [(number, workers) for number in range(workers)], chunksize=1)
+        for _ in run_jobs(share, [(number, workers) for number in range(workers)], Crew(workers)):
+            pass  # results are in the folder; ``whole`` makes what a lost share left over
     return whole()
 
 
