@@ -100,9 +100,20 @@ def test_two_ray_nodes_one_killed_midway(films: Path, alone: dict[str, str], tmp
     try:
         second = cluster.add_node(num_cpus=1)
         plan = Plan(SIZE, fewest=1, ray=cluster.address)
-        with Watch(tmp_path / "work", 2, lambda: cluster.remove_node(second, allow_graceful=False)) as watch:
+        busy: list[bool] = []
+
+        def kill() -> None:
+            until = time.monotonic() + 20
+            while not busy and time.monotonic() < until:
+                free = ray._private.state.available_resources_per_node().get(second.node_id, {})
+                if free.get("CPU", 0.0) == 0.0:  # it is at work on a film
+                    busy.append(True)
+                time.sleep(0.05)
+            cluster.remove_node(second, allow_graceful=False)
+
+        with Watch(tmp_path / "work", 2, kill) as watch:
             total = curate(list_films(films), tmp_path / "s", tmp_path / "work", plan, make_embed)
-        assert 2 <= watch.at_kill < FILMS, "the node was not killed midway"
+        assert busy and 2 <= watch.at_kill < FILMS, "the node was not killed midway, or had nothing to do"
         assert len(watch.seen) == FILMS and watch.again == []
         assert digests(tmp_path / "s") == alone and total.frames == FILMS * 30
         people = [sample.key for sample in ShardReader(tmp_path / "s")]
