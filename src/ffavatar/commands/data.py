@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 OutOption = Annotated[Path, typer.Option("--output", "-o", help="Folder of shards to write, or to go on with.")]
 SizeOption = Annotated[int, typer.Option(min=64, max=1024, help="Side of the head crops in pixels.")]
 LicenceOption = Annotated[str, typer.Option(help="Licence or terms of the data, kept in the manifest.")]
+LensOption = Annotated[
+    bool, typer.Option("--undistort/--as-taken", help="Take the calibration's lens distortion out of the pictures.")
+]
 ShardOption = Annotated[int, typer.Option(min=1, help="Megabytes after which a new shard begins.")]
 
 
@@ -111,6 +114,7 @@ def ava256(
     part: Annotated[str, typer.Option(help="Part of the split file.")] = "train",
     frames: Annotated[int, typer.Option(min=1, help="Frames, spread over each capture.")] = 8,
     cameras: Annotated[int, typer.Option(min=2, help="Cameras, spread over each capture's list.")] = 16,
+    undistort: LensOption = True,
     size: SizeOption = 512,
     workers: WorkersOption = 1,
     shard_mb: ShardOption = 256,
@@ -121,7 +125,9 @@ def ava256(
     _one_torch_thread()
     people = None if split is None else read_split(split, part)
     with progress("captures") as advance:
-        writer = prepare_ava(root, output, people, frames, None, cameras, size, workers, shard_mb << 20, advance)
+        writer = prepare_ava(
+            root, output, people, frames, None, cameras, size, workers, shard_mb << 20, advance, undistort
+        )  # fmt: skip
     _told(output, writer)
 
 
@@ -133,6 +139,7 @@ def nersemble(
     sequences: Annotated[str | None, typer.Option(help="Only these: NAME,NAME.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames, spread over each sequence.")] = 2,
     cameras: Annotated[str | None, typer.Option(help="Only these serials: SERIAL,SERIAL.")] = None,
+    undistort: LensOption = True,
     size: SizeOption = 512,
     workers: WorkersOption = 1,
     shard_mb: ShardOption = 256,
@@ -147,7 +154,7 @@ def nersemble(
     names = None if sequences is None else sequences.split(",")
     with progress("people") as advance:
         writer = prepare_nersemble(
-            root, output, people, names, frames, chosen, size, workers, shard_mb << 20, advance
+            root, output, people, names, frames, chosen, size, workers, shard_mb << 20, advance, undistort
         )  # fmt: skip
     _told(output, writer)
 
