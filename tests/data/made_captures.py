@@ -66,8 +66,8 @@ def in_picture(points_head: np.ndarray, head_to_cam: np.ndarray, K: np.ndarray) 
 
 
 def through_lens(pixels: np.ndarray, K: np.ndarray, lens: tuple[float, ...] | None) -> np.ndarray:
-    """Where a lens puts what a pinhole camera sees at ``pixels``: the formulas of OpenCV's calib3d page, with k1, k2, p1,
-    p2 and k3, point by point."""
+    """Where a lens puts what a pinhole camera sees at ``pixels``, point by point: the formulas of OpenCV's calib3d page
+    with k1, k2, p1, p2 and k3."""
     if lens is None:
         return pixels
     k1, k2, p1, p2, k3 = lens
