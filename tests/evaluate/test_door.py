@@ -34,6 +34,18 @@ def test_bad_choices_are_refused_at_once(tmp_path: Path, arguments: dict, messag
     assert not (tmp_path / "out").exists()
 
 
+def test_personalize_adds_its_methods_beside_the_plain_ones(tmp_path: Path) -> None:
+    def methods(**options) -> tuple[str, ...]:
+        return Plan(tmp_path, tmp_path, personalize=True, **options).rules().methods
+
+    assert methods() == ("copy", "warp", "driven", "tracked", "personalized", "personalized_tracked")
+    assert methods(protocol="cross") == ("copy", "warp", "driven", "personalized")
+    assert methods(methods=("personalized", "driven")) == ("personalized", "driven")
+    for options in ({"protocol": "novel"}, {"methods": ("copy",)}):
+        with pytest.raises(InputError, match="can be personalized"):
+            methods(**options)
+
+
 def film_of(seed: int, place: Path) -> None:
     """Five pictures of one synthetic person as a film."""
     from ffavatar.data.synthetic import synthetic_person

@@ -112,7 +112,7 @@ def evaluate(
                 save_strips(run, row.id, count, given)
                 for method in methods:
                     progress.update(bar, description=f"{row.id}: {method.name}, {count} views")
-                    parts = (views.key, code, method.name, method.revision, count, rules.kind, run.figures)
+                    parts = (views.key, code, method.name, method.revision, count, rules.kind, rules.box, run.figures)
                     key = hashlib.sha256(repr((*parts, ruler.REVISION)).encode()).hexdigest()
                     result = read_result(result_place(run, row.id, method.name, count), key)
                     if result is None:
@@ -141,7 +141,7 @@ def evaluate_parallel(
 def case_views(row: Case, front_end: FrontEndLike, run: Run) -> ClipViews:
     """The crops of a case: sources of one clip, targets (and the run of frames) of the same or another one."""
     rules = run.rules
-    views = load_clip(row.source, front_end, rules.size, run.cache, rules.film_frames)
+    views = load_clip(row.source, front_end, rules.size, run.cache, rules.film_frames, rules.box)
     if row.target is row.source:
         return views
     driver = load_clip(row.target, front_end, rules.size, run.cache, rules.film_frames)
@@ -157,12 +157,12 @@ def case_views(row: Case, front_end: FrontEndLike, run: Run) -> ClipViews:
 def _evaluate_one(
     row: Case, count: int, views: ClipViews, method: Method, scorer: Scorer, run: Run, key: str
 ) -> ClipResult:
-    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras)
+    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras, views.shown)
     with peak_memory() as peak:
         start = time.perf_counter()
         prediction = method.run(task)
         seconds = time.perf_counter() - start
-    target = views.target.views
+    target = task.compared.views
     if run.rules.kind == "cross":
         scores = scorer.score_cross(prediction, task.source, target)
         shown = prediction.images
@@ -170,7 +170,7 @@ def _evaluate_one(
         scores = scorer.score(prediction, task.source, target)
         shown = torch.where(target.valid[..., None] != 0, prediction.images, 1.0)
         if views.run is not None and method.films:
-            scores |= scorer.jitter(method.run(replace(task, target=views.run)), views.run.views)
+            scores |= scorer.jitter(method.run(replace(task, target=views.run, shown=None)), views.run.views)
     timing = prediction.timing | {"seconds": seconds}
     if peak.megabytes is not None and "avatar_s" in prediction.timing:
         timing["peak_mb"] = peak.megabytes
@@ -206,6 +206,6 @@ def read_result(place: Path, key: str) -> ClipResult | None:
 
 def save_strips(run: Run, case: str, count: int, views: ClipViews) -> None:
     """The rows ``sources`` and ``targets`` of a case's pictures, beside the results for ``count`` sources."""
-    for name, side in (("sources", views.source), ("targets", views.target)):
+    for name, side in (("sources", views.source), ("targets", views.shown or views.target)):
         with atomic_path(result_place(run, case, name, count).with_suffix(".png")) as temporary:
             strip(side.views.on_white()).save(temporary)
