@@ -18,6 +18,7 @@ from PIL import Image
 
 from ffavatar.avatar import Avatar
 from ffavatar.bulk import Person, Plan, read_people, reconstruct_many
+from ffavatar.commands.avatars import reconstruct
 from ffavatar.errors import InputError
 
 PLAN = Plan(size=128, level=0)
@@ -205,3 +206,17 @@ def busy_workers(parent: int) -> list[int]:
             found[int(place.name)] = int(parts[11])
     assert found, "no worker is at work"
     return sorted(found, key=lambda pid: -found[pid])
+
+
+def test_the_command_says_who_has_no_avatar(tmp_path: Path, capsys) -> None:
+    (tmp_path / "photos" / "nobody").mkdir(parents=True)
+    Image.new("RGB", (300, 300), "grey").save(tmp_path / "photos" / "nobody" / "grey.png")
+    with pytest.raises(InputError, match="Nobody of 1 people has an avatar"):
+        reconstruct(tmp_path / "out", many=tmp_path / "photos")
+    told = capsys.readouterr().out
+    assert "refused  nobody: " in told and "0 avatars of 1 people, 0 made now" in told
+    for options, message in (
+        ({"photos": [tmp_path / "a.png"], "many": tmp_path}, "leave out PHOTO"), ({}, "No photo was given")
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            reconstruct(tmp_path / "out", **options)

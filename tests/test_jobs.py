@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_jobs import Piece, begun, ended, work
+from made_jobs import Piece, begun, ended, unpicklable, work
 
 from ffavatar.errors import InputError
 from ffavatar.jobs import Crew, Done, import_ray, in_order, run_jobs
@@ -49,6 +49,11 @@ def test_an_exception_of_the_work_is_raised_and_workers_end(tmp_path: Path) -> N
     import multiprocessing
 
     assert multiprocessing.active_children() == []
+
+
+def test_what_cannot_be_sent_back_is_told_in_words() -> None:
+    with pytest.raises(RuntimeError, match="cannot be sent back"):
+        list(run_jobs(unpicklable, [1, 2], Crew(2)))
 
 
 def test_order_is_kept_on_request() -> None:

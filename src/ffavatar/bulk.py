@@ -165,6 +165,9 @@ def reconstruct_many(
     (out / "records").mkdir(parents=True, exist_ok=True)
     weights = sha256_of(plan.weights) if plan.weights else LITE.sha256
     settings = repr((_VERSION, plan.views, plan.size, plan.level, weights))
+    # workers on other machines have other working folders
+    people = [replace(person, photos=tuple(photo.absolute() for photo in person.photos)) for person in people]
+    plan = replace(plan, weights=plan.weights.absolute() if plan.weights else None)
     jobs = [_Job(person, out.absolute(), plan, _key(person, settings)) for person in people]
     known = {job.person.key: record for job in jobs if (record := _kept(job)) is not None}
     waiting = [job for job in jobs if job.person.key not in known]

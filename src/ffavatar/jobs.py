@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,11 +126,14 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
         try:
             answer = (True, function(job))
         except Exception as error:
+            error.add_note(f"in a worker process:\n{traceback.format_exc()}")
             answer = (False, error)
         try:
             connection.send(answer)
         except OSError:  # the parent is gone; what was kept stays
             return
+        except Exception as error:  # what cannot be pickled is told in words
+            connection.send((False, RuntimeError(f"{answer[1]!r} cannot be sent back ({error})")))
 
 
 def _on_processes(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ffavatar.commands.progress import one_line, progress
+from ffavatar.errors import InputError
 
 if TYPE_CHECKING:
     from ffavatar.bulk import Person, Plan
@@ -34,7 +35,8 @@ def run_many(people: Sequence[Person], output: Path, plan: Plan, device: str, cr
     if len(without) > SHOWN:
         typer.echo(f"... and {len(without) - SHOWN} others")
     each = f", {summary.seconds / summary.made:.1f} s of a core each" if summary.made else ""
-    typer.echo(
-        f"{output}: {summary.count('done'):,} avatars of {len(people):,} people, {summary.made:,} made now{each}"
-    )
+    count = summary.count("done")
+    typer.echo(f"{output}: {count:,} avatars of {len(people):,} people, {summary.made:,} made now{each}")
     typer.echo(f"{output / MANIFEST}: everybody; {output / FAILURES}: {len(without):,} without an avatar, and why")
+    if not count:
+        raise InputError(f"Nobody of {len(people):,} people has an avatar; see {output / FAILURES} for the reasons.")

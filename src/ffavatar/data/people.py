@@ -49,13 +49,13 @@ def write_all(
         made = one.result
         if made is None:
             writer.refuse("the worker process died of it")
-            continue
-        for reason, count in made.refused.items():
-            writer.refuse(reason, count)
-        if made.sample is None:
-            writer.give_up(made.key)
         else:
-            added += writer.add(made.sample)
+            for reason, count in made.refused.items():
+                writer.refuse(reason, count)
+            if made.sample is None:
+                writer.give_up(made.key)
+            else:
+                added += writer.add(made.sample)
         if progress is not None:
             progress(done, len(jobs))
     return added

@@ -136,8 +136,9 @@ def curate(
         raise InputError(
             f"{plan.fewest} to {plan.frames} frames of a person cannot be; give 1 or more, at most as many."
         )
+    work = work.absolute()  # workers on other machines have other working folders
     work.mkdir(parents=True, exist_ok=True)
-    keys = {film_key(film): film for film in films}  # the same film twice is one film
+    keys = {film_key(film): film.absolute() for film in films}  # the same film twice is one film
     settings = {
         "films": hashlib.sha256("".join(sorted(keys)).encode()).hexdigest(), "size": plan.size, "frames": plan.frames,
         "fewest": plan.fewest,
