@@ -94,6 +94,7 @@ def test_a_worker_killed_from_outside_loses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Ray's own
 def test_ray_on_this_machine_replaces_killed_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_ray()
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))

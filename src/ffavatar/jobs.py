@@ -27,6 +27,7 @@ Result = TypeVar("Result")
 
 ATTEMPTS = 3  # workers that may die of one job before it is given up
 _RAY_WAIT_S = 2.0
+_STARTS = 3  # of Ray on this machine: on a busy one its processes may not be up in time
 _AHEAD = 2  # jobs per core of a cluster that are handed out at a time: a core is never idle, and little is in flight
 
 
@@ -243,16 +244,25 @@ def _join(ray: Any, crew: Crew) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if crew.ray == "local":
-            ray.init(address="local", num_cpus=crew.workers, include_dashboard=False, **quiet)
-            return
-        try:
-            ray.init(address=crew.ray, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"No Ray cluster answers at {crew.ray!r} ({type(error).__name__}); start one with `ray start --head`, "
-                "or give --ray local."
-            ) from None
+        if crew.ray != "local":
+            try:
+                ray.init(address=crew.ray, **quiet)
+                return
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"No Ray cluster answers at {crew.ray!r} ({type(error).__name__}); start one with "
+                    "`ray start --head`, or give --ray local."
+                ) from None
+        for left in reversed(range(_STARTS)):
+            try:
+                ray.init(address="local", num_cpus=crew.workers, include_dashboard=False, **quiet)
+                return
+            except Exception as error:  # Ray raises the bare class where its processes are not up within 30 s
+                ray.shutdown()
+                if not left:
+                    raise InputError(
+                        f"Ray does not start on this machine ({error}); try when it is less busy, or leave out --ray."
+                    ) from error
 
 
 def _ray_task(function: Callable[[Any], Any], job: Any) -> Any:
