@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from made_jobs import Piece, begun, ended, unpicklable, work
 
 from ffavatar.errors import InputError
-from ffavatar.jobs import Crew, Done, import_ray, in_order, run_jobs
+from ffavatar.jobs import Crew, Done, _join, import_ray, in_order, run_jobs
 
 
 def pieces(folder: Path, count: int, seconds: float = 0.0, **special: Piece) -> list[Piece]:
@@ -67,6 +67,31 @@ def test_a_missing_ray_and_no_workers_are_said_plainly(tmp_path: Path, monkeypat
         list(run_jobs(work, pieces(tmp_path, 2), Crew(1, "local")))
     with pytest.raises(InputError, match="at least 1"):
         run_jobs(work, pieces(tmp_path, 2), Crew(0))
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_ray_is_started_again_on_a_busy_machine(failures: int) -> None:
+    class Busy:
+        """Ray that is not up in time at first."""
+
+        started, stopped = 0, 0
+
+        def init(self, **options: object) -> None:
+            assert options["num_cpus"] == 2
+            self.started += 1
+            if self.started <= failures:
+                raise Exception("timed out during startup")
+
+        def shutdown(self) -> None:
+            self.stopped += 1
+
+    ray = Busy()
+    if failures < 3:
+        _join(ray, Crew(2, "local"))
+    else:
+        with pytest.raises(InputError, match="does not start on this machine"):
+            _join(ray, Crew(2, "local"))
+    assert (ray.started, ray.stopped) == (3, failures)
 
 
 @pytest.mark.slow
