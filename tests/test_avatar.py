@@ -65,6 +65,17 @@ def test_saving_twice_is_saving_once(avatar, tmp_path):
     torch.testing.assert_close(once.canonical.colors, twice.canonical.colors)
 
 
+def test_the_same_avatar_gives_the_same_bytes(avatar, tmp_path):
+    """So that a manifest's sha256 means something. The library reads the file whose notes were put in order."""
+    for number in range(6):  # the library's own order differs from call to call
+        avatar.save(tmp_path / f"{number}.safetensors")
+    kept = {(tmp_path / f"{number}.safetensors").read_bytes() for number in range(6)}
+    assert len(kept) == 1
+    (data,) = kept
+    assert (8 + struct.unpack("<Q", data[:8])[0]) % 8 == 0
+    load_file(tmp_path / "0.safetensors")
+
+
 def test_root_motion_is_rigid(avatar):
     still = pose_gaussians(avatar.rig, avatar.canonical, avatar.neutral_params())
     params = avatar.neutral_params()

@@ -72,7 +72,7 @@ def test_help_lists_every_command_and_option(run) -> None:
         code, text, _ = run(command.__name__, "--help")
         assert code == 0
         for name in command.__annotations__:
-            if name not in ("return", "avatar", "photos", "video", "file", "data"):
+            if name not in ("return", "avatar", "photos", "video", "file", "data", "source"):
                 option = {"layout": "to"}.get(name, name.replace("_", "-"))
                 assert f"--{option}" in text, f"{command.__name__} --help does not show --{option}"
         assert "consent" in out

@@ -19,7 +19,7 @@ MODULES = sorted(
 )
 # A module imports only from its own row and those above it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "files"),
+    ("errors", "types", "files", "jobs"),
     ("geometry", "ssim"),
     ("weights",),
     ("head",),
@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train",),
     ("viewer",),
     ("export",),
+    ("bulk",),
     ("server",),
     ("demo",),
     ("commands",),
@@ -121,7 +122,7 @@ class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in BLOCKED:
             raise ImportError(f"{name} is not part of a minimal install")
-BLOCKED = {"scipy", "skimage", "pytest", "hypothesis", "beartype", "cv2", "pillow_heif", "gsplat"}
+BLOCKED = {"scipy", "skimage", "pytest", "hypothesis", "beartype", "cv2", "pillow_heif", "gsplat", "ray"}
 sys.meta_path.insert(0, Refuse())
 for module in sys.argv[1:]:
     importlib.import_module(module)

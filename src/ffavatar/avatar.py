@@ -113,7 +113,8 @@ class Avatar:
             "about": json.dumps(self.about),
         }
         with atomic_path(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata=header))  # save_file would leave it unreadable for others
+            # save_file would leave it unreadable for others
+            temporary.write_bytes(_in_order(save(tensors, metadata=header)))
 
     @staticmethod
     def load(path: str | Path) -> Avatar:
@@ -124,6 +125,17 @@ class Avatar:
         """
         header, tensors = _read(path)
         return _unpack(header, tensors)
+
+
+def _in_order(container: bytes) -> bytes:
+    """The same container with its notes sorted: the library writes them in another order each time, and the same
+    avatar should give the same bytes."""
+    size = int.from_bytes(container[:8], "little")
+    content = json.loads(container[8 : 8 + size])
+    content["__metadata__"] = dict(sorted(content["__metadata__"].items()))
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # buffers begin at multiples of 8
+    return len(text).to_bytes(8, "little") + text + container[8 + size :]
 
 
 def _pack(avatar: Avatar) -> dict[str, np.ndarray]:

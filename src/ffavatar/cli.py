@@ -22,13 +22,15 @@ from ffavatar.commands.evaluation import evaluate
 from ffavatar.commands.exporting import export
 from ffavatar.commands.personal import personalize
 from ffavatar.commands.progress import one_line
+from ffavatar.commands.submission import submission
 from ffavatar.errors import InputError
 
 EXIT_FAILURE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    reconstruct, personalize, animate, live, render, estimate, motion, export, evaluate, inspect, demo,
+    reconstruct, personalize, animate, live, render, estimate, motion, export, evaluate, submission,
+    inspect, demo,
 )  # fmt: skip
 
 

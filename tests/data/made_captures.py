@@ -65,6 +65,24 @@ def in_picture(points_head: np.ndarray, head_to_cam: np.ndarray, K: np.ndarray) 
     return pixels[:, :2] / pixels[:, 2:]
 
 
+def through_lens(pixels: np.ndarray, K: np.ndarray, lens: tuple[float, ...] | None) -> np.ndarray:
+    """Where a lens puts what a pinhole camera sees at ``pixels``, point by point: the formulas of OpenCV's calib3d page
+    with k1, k2, p1, p2 and k3."""
+    if lens is None:
+        return pixels
+    k1, k2, p1, p2, k3 = lens
+    moved = []
+    for u, v in pixels:
+        y = (v - K[1, 2]) / K[1, 1]
+        x = (u - K[0, 2] - K[0, 1] * y) / K[0, 0]
+        r = np.hypot(x, y)
+        bent = 1 + k1 * r**2 + k2 * r**4 + k3 * r**6
+        x2 = x * bent + 2 * p1 * x * y + p2 * (r**2 + 2 * x**2)
+        y2 = y * bent + p1 * (r**2 + 2 * y**2) + 2 * p2 * x * y
+        moved.append((K[0, 0] * x2 + K[0, 1] * y2 + K[0, 2], K[1, 1] * y2 + K[1, 2]))
+    return np.array(moved)
+
+
 def yaws() -> dict[str, float]:
     """Where five cameras stand around the head, degrees; the last sees it from behind."""
     return {"0": 0.0, "1": 25.0, "2": -40.0, "3": 85.0, "4": 170.0}
@@ -76,6 +94,7 @@ def make_ava(
     name: str = "20210810--1306--FXN596",
     frames: tuple[int, ...] = (1000, 1010, 1021),
     missing: tuple[tuple[str, int], ...] = (),
+    lens: tuple[float, ...] | None = None,
     tamper: Callable[[dict], None] = lambda calibration: None,
 ) -> Truth:
     """``name/decoder/...``: 667 x 1024 px AVIF pictures, zips, KRT in millimetres, K and T transposed."""
@@ -100,6 +119,7 @@ def make_ava(
         K = np.array([[5200.0 + 40 * number, 0, 1320 + 11 * number], [0, 5190, 2060 - 17 * number], [0, 0, 1]])
         cameras[ident] = (K, world_to_cam, yaw)
         krt.append({"cameraId": ident, "K": K.T.tolist(), "T": world_to_cam[:3].T.tolist()})
+        krt[-1] |= {"distortion": list(lens or [0.0] * 5), "distortionModel": "radial-tangential"}
     calibration = {"KRT": krt}
     tamper(calibration)
     (folder / "camera_calibration.json").write_text(json.dumps(calibration))
@@ -124,7 +144,7 @@ def make_ava(
                     truth.landmarks[ident, frame] = in_picture(landmarks, head_to_cam, scale @ K)
                 if (ident, frame) in missing:
                     continue
-                at = in_picture(dots(), head_to_cam, scale @ K)
+                at = through_lens(in_picture(dots(), head_to_cam, scale @ K), scale @ K, lens)
                 pictures.writestr(
                     f"cam{ident}/{frame:06d}.avif", encoded(picture(at, 667, 1024), "AVIF", quality=95, speed=10)
                 )
@@ -151,6 +171,7 @@ def make_nersemble(
     colours: dict[str, list[list[float]]] | None = None,
     alpha: bool = True,
     missing: tuple[str, ...] = (),
+    lens: dict[str, tuple[float, ...]] | None = None,
 ) -> Truth:
     """``ID/calibration``, ``ID/sequences/NAME/images/cam_SERIAL.mp4``: films of 550 x 802 px, metres."""
     folder, truth = root / person, Truth()
@@ -180,11 +201,14 @@ def make_nersemble(
             head_to_cam = world_to_cam[serial] @ pose
             if abs(yaw) < 60:
                 truth.landmarks[serial, frame] = in_picture(landmarks, head_to_cam, scale @ K)
-            shown.append(picture(in_picture(dots(), head_to_cam, scale @ K), 550, 802))
+            at = through_lens(in_picture(dots(), head_to_cam, scale @ K), scale @ K, (lens or {}).get(serial))
+            shown.append(picture(at, 550, 802))
         film(images / f"cam_{serial}.mp4", shown)
         if alpha:
             film(alphas / f"cam_{serial}.mp4", [np.full_like(p, 255) for p in shown])
     parameters = {"world_2_cam": {s: m.tolist() for s, m in world_to_cam.items()}, "intrinsics": K.tolist()}
+    if lens is not None:
+        parameters["distortion"] = {serial: list(values) for serial, values in lens.items()}
     (folder / "calibration" / "camera_params.json").write_text(json.dumps(parameters))
     if colours is not None:
         (folder / "calibration" / "color_calibration.json").write_text(json.dumps(colours))

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from ffavatar.data.captures import shots
 from ffavatar.data.captures.ava256 import AvaCapture, list_captures
 from ffavatar.data.captures.geometry import project, resized_intrinsics, rigid_align, triangulate
+from ffavatar.data.captures.lens import distorted, read_coefficients
 from ffavatar.data.captures.nersemble import NersemblePerson, corrected, list_people
 from ffavatar.data.captures.prepare import make_split, prepare_ava, prepare_nersemble, read_split, write_split
 from ffavatar.data.shards import PersonSample, ShardReader
@@ -157,6 +158,57 @@ def test_nersemble_cameras_see_known_points_where_they_are(nersemble) -> None:
     # the head moves from frame to frame, head space with it
     first, last = (np.flatnonzero(sample.arrays["frame"] == k)[0] for k in (0, 2))
     assert np.abs(sample.arrays["world_to_cam"][first] - sample.arrays["world_to_cam"][last]).max() > 0.1
+
+
+LENS = (-0.35, 0.4, 0.004, -0.003, 0.1)  # barrel, decentred
+
+
+def test_ava_lens_distortion_is_taken_out(tmp_path, landmarks) -> None:
+    truth = make_ava(tmp_path, landmarks, frames=(1000,), lens=LENS)
+    sample, _ = ava_sample(tmp_path, truth, 1)
+    assert sample is not None and len(sample) == 5
+    errors = errors_px(sample)
+    assert errors.max() <= 0.5 and np.median(errors) < 0.2
+    capture = AvaCapture(tmp_path / list_captures(tmp_path)[0] / "decoder", undistort=False)
+    moments = capture.moments(1, sorted(capture.cameras), Counter())
+    as_taken, _ = shots.capture_sample("ava", moments, SIZE, {}, truth.find)
+    assert as_taken is not None and errors_px(as_taken).max() > 2  # the measure sees it
+
+
+def test_nersemble_lens_distortion_is_taken_out_per_camera(tmp_path, landmarks) -> None:
+    lens = {"222200037": LENS, "220700191": (0.5, -0.2, -0.003, 0.004, 0.0)}
+    truth = make_nersemble(tmp_path, landmarks, frames=1, lens=lens)
+
+    def errors(undistort: bool) -> np.ndarray:
+        person = NersemblePerson(tmp_path / list_people(tmp_path)[0], undistort)
+        moments = person.moments(person.sequences(), 1, sorted(person.cameras), Counter())
+        sample, _ = shots.capture_sample("393", moments, SIZE, {}, truth.find)
+        assert sample is not None and set(lens) <= set(sample.arrays["camera"])
+        return errors_px(sample)
+
+    assert errors(True).max() <= 0.5 and np.median(errors(True)) < 0.2
+    assert errors(False).max() > 2
+
+
+def test_lens_coefficients_are_read_or_refused(tmp_path, landmarks) -> None:
+    assert read_coefficients(None) is None and read_coefficients([0.0] * 5, "unheard-of") is None
+    assert read_coefficients([0.1, 0, 0, 0]).tolist() == [0.1, 0, 0, 0]
+    for value, model in (([0.1], ""), ([0.1, 0, 0, float("nan")], ""), ([0.1, 0, 0, 0], "fisheye"), (["a"] * 4, "")):
+        with pytest.raises(ValueError):
+            read_coefficients(value, model)
+    # the rational model against its formula at one point
+    x, y, k = 0.3, -0.2, np.array([0.1, 0.02, 0.01, -0.02, 0.003, 0.05, 0.01, 0.002])
+    r = x * x + y * y
+    bent = (1 + k[0] * r + k[1] * r**2 + k[4] * r**3) / (1 + k[5] * r + k[6] * r**2 + k[7] * r**3)
+    expected = [
+        x * bent + 2 * k[2] * x * y + k[3] * (r + 2 * x * x), y * bent + k[2] * (r + 2 * y * y) + 2 * k[3] * x * y
+    ]  # fmt: skip
+    np.testing.assert_allclose(distorted(np.array([x, y]), k), expected, rtol=1e-12)
+    make_ava(
+        tmp_path, landmarks, frames=(1,), lens=LENS, tamper=lambda c: c["KRT"][0].update(distortionModel="fisheye")
+    )
+    with pytest.raises(InputError, match="fisheye"):
+        AvaCapture(tmp_path / list_captures(tmp_path)[0] / "decoder")
 
 
 def test_both_go_into_shards_and_are_not_done_twice(ava, nersemble, tmp_path, monkeypatch) -> None:

@@ -16,7 +16,7 @@ from ffavatar.data.shards import ShardReader
 from ffavatar.data.video import curate as curation
 from ffavatar.data.video.curate import Plan, curate, list_films
 from ffavatar.data.video.cuts import CutFinder
-from ffavatar.data.video.people import feature, group, most_different
+from ffavatar.data.video.people import feature, group, linked, most_different
 from ffavatar.data.video.tracks import crowded, film_faces, overlap
 from ffavatar.errors import InputError
 from ffavatar.photo import PhotoReport, PhotoResult
@@ -139,6 +139,19 @@ def test_grouping_is_average_linkage(seed: int, count: int, threshold: float) ->
     same = [[a == b for b in ours] for a in ours]
     assert same == [[a == b for b in theirs] for a in theirs]
     assert list(dict.fromkeys(ours)) == list(range(max(ours) + 1))
+
+
+def test_sets_of_linked_tracks_are_those_of_a_graph() -> None:
+    """Against scipy's connected components, with blocks that cut through the sets."""
+    from scipy.sparse.csgraph import connected_components
+
+    random = np.random.default_rng(3)
+    rows = random.normal(size=(40, 16))[random.integers(40, size=700)] + 0.5 * random.normal(size=(700, 16))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    _, labels = connected_components(rows @ rows.T >= 0.6, directed=False)
+    expected = [int(np.flatnonzero(labels == label)[0]) for label in labels]
+    for block in (7, 100, 1024):
+        assert linked(rows, 0.6, block) == expected
 
 
 def test_people_seen_at_one_time_are_never_joined() -> None:

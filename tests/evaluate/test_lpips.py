@@ -53,6 +53,40 @@ def test_agrees_with_a_float64_computation(alex: LPIPS) -> None:
     assert float(alex(first[None], second[None])) == pytest.approx(expected, rel=1e-4)
 
 
+def reference_vgg(model: LPIPS, first: np.ndarray, second: np.ndarray) -> float:
+    """The same formula on VGG16: thirteen 3 x 3 convolutions, features after the 2nd, 4th, 7th, 10th and 13th."""
+    weights = [p.detach().double().numpy() for p in model.stages.parameters()]
+
+    def features(picture: np.ndarray) -> list[np.ndarray]:
+        x = (2 * picture - 1 - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450])
+        x = x.transpose(2, 0, 1)
+        planes = []
+        for layer in range(13):
+            if layer in (2, 4, 7, 10):
+                x = sliding_window_view(x, (2, 2), (1, 2))[:, ::2, ::2].max((3, 4))
+            kernel, bias = weights[2 * layer], weights[2 * layer + 1]
+            windows = sliding_window_view(np.pad(x, ((0, 0), (1, 1), (1, 1))), (3, 3), (1, 2))
+            rows = windows.transpose(1, 2, 0, 3, 4).reshape(x.shape[1] * x.shape[2], -1)
+            moved = rows @ kernel.reshape(len(kernel), -1).T + bias
+            x = np.maximum(moved.T.reshape(-1, *x.shape[1:]), 0)
+            if layer in (1, 3, 6, 9, 12):
+                planes.append(x / (np.sqrt((x**2).sum(0)) + 1e-10))
+        return planes
+
+    total = 0.0
+    for a, b, linear in zip(features(first), features(second), model.linear, strict=True):
+        total += np.einsum("chw,c->hw", (a - b) ** 2, linear.double().numpy()).mean()
+    return float(total)
+
+
+def test_vgg_agrees_with_a_float64_computation() -> None:
+    torch.manual_seed(2)
+    model = LPIPS("vgg")
+    first, second = painted(3, 34), painted(4, 34)
+    expected = reference_vgg(model, first.double().numpy(), second.double().numpy())
+    assert float(model(first[None], second[None])) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_zero_on_equal_symmetric_and_batched(net) -> None:
     torch.manual_seed(1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from made_views import landmark_cloud, made_views
+from PIL import Image
 from rich.console import Console
 
 from ffavatar.errors import InputError
@@ -334,8 +335,39 @@ def test_pictures_of_other_methods_are_scored_as_they_lie(data, tmp_path, scorer
         images_method("theirs", tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("clips/one/2.png", "clips/one/0006.png"), ("one_000002.png", "one_6.png"), ("one-2.JPG", "one.0006.webp"),
+        ("views-3/one/2.jpg", "views-3/one_06.png"),
+    ],
+)  # fmt: skip
+def test_pictures_of_other_methods_may_be_named_by_clip(data, tmp_path, scorer: Scorer, names: tuple[str, ...]) -> None:
+    clip = read_index(data)[0]
+    run = Run(tmp_path / "out", tmp_path / "crops", replace(RULES, views=(3,)))
+    views = load_clip(clip, FakeFrontEnd(), SIZE, run.cache)
+    export_crops("one", views, tmp_path / "export")
+    other = tmp_path / "other"
+    for frame, name in zip((2, 6), names):
+        place = other / name.removeprefix("clips/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(tmp_path / "export" / "one" / "target" / f"{frame:06d}.png") as picture:
+            picture.save(place, quality=100)
+
+    def score() -> ClipResult:
+        method = images_method("theirs", other)
+        (result,) = run_cases(cases([clip], run.rules), [method], FakeFrontEnd(), scorer, run, quiet())
+        return result
+
+    assert min(v for v in score().scores["psnr"] if v is not None) > 35  # as JPEG and WebP lose little
+    for name in ("one_0002.png", "one-2.jpg", "0002.jpg", "02.webp"):
+        (place.parent / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"is there \d times"):
+        score()
+
+
 def test_protocol_files_are_checked(tmp_path) -> None:
-    assert shipped_protocols() == ["cross", "novel", "self", "synthetic-bench", "synthetic-bench-driven"]
+    assert shipped_protocols() == ["cross", "novel", "self", "synthetic-bench", "synthetic-bench-driven", "vfhq"]
     for name in shipped_protocols():
         assert read_rules(name).name == name
     place = tmp_path / "p.json"
@@ -349,6 +381,7 @@ def test_protocol_files_are_checked(tmp_path) -> None:
     for change, message in (
         ({"size": 10}, "64 to 2048"), ({"views": (0,)}, "at least 1"), ({"film_frames": 2}, "no shaking"),
         ({"kind": "cross"}, "at least one"), ({"kind": "other"}, "unknown kind"),
+        ({"box": "round"}, "not known for self"), ({"kind": "cross", "drivers": 1, "box": "five_points"}, "for cross"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             check_rules(replace(RULES, **change))

@@ -15,7 +15,9 @@ from ffavatar.commands.options import (
     DeviceOption,
     FaceOption,
     Points,
+    RayOption,
     WeightsOption,
+    WorkersOption,
     face_choice,
 )
 from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix, parse_background, parse_expressions
@@ -23,35 +25,56 @@ from ffavatar.commands.progress import one_line, print_notes, progress
 from ffavatar.errors import InputError
 
 if TYPE_CHECKING:
-    from ffavatar.drive.choose import Choice, Embed
+    from ffavatar.drive.choose import Choice
 
 
 def reconstruct(
-    photos: Annotated[list[Path], typer.Argument(help="Photos, folders of photos, or one video.", metavar="PHOTO...")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Avatar file to write (.safetensors).")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Avatar file to write (.safetensors); with --many a folder of them.")
+    ],
+    photos: Annotated[
+        list[Path] | None, typer.Argument(help="Photos, folders of photos, or one video.", metavar="PHOTO...")
+    ] = None,
+    many: Annotated[
+        Path | None,
+        typer.Option(help="Many people at once: a folder with a subfolder of photos each, or a .csv or .jsonl list."),
+    ] = None,
     face: FaceOption = None,
     views: Annotated[int, typer.Option(min=1, max=16, help="At most so many views are used.")] = 6,
     size: Annotated[int, typer.Option(min=128, max=1024, help="Side of the head crops in pixels.")] = 512,
     points: Annotated[Points, typer.Option(help="About how many Gaussians the avatar has.")] = Points.k80,
     weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
+    workers: WorkersOption = 1,
+    ray: RayOption = None,
     allow_flame: Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")] = False,
 ) -> None:
-    """Make an avatar from a few photos of one person, or from a video, in one forward pass."""
+    """Make an avatar from a few photos of one person, or from a video, in one forward pass; or one of each of many."""
+    if many is not None:
+        if photos or face is not None:
+            raise InputError("--many takes its photos from the list; leave out PHOTO and --face.")
+        from ffavatar.bulk import Plan, read_people
+        from ffavatar.commands.bulk import run_many
+        from ffavatar.jobs import Crew
+
+        people = read_people(many)
+        run_many(people, output, Plan(views, size, LEVELS[points], weights), device.value, Crew(workers, ray))
+        return
+    if not photos:
+        raise InputError("No photo was given; give photos, a folder of photos or a video, or a list with --many.")
     from ffavatar.files import check_output_file
 
     need_suffix(output, (".safetensors",), "an avatar")
     check_output_file(output)
     from ffavatar.api import choose_device, model_for
     from ffavatar.drive.choose import choose_views
+    from ffavatar.evaluate.identity import cached_embedding
     from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import reconstruct as run
 
     place = choose_device(device.value)
     with progress("looking at photos") as advance:
-        choice = choose_views(
-            photos, FrontEnd(place), size, face_choice(face), views, _identity_embedding(place), advance
-        )  # fmt: skip
+        choice = choose_views(photos, FrontEnd(place), size, face_choice(face), views, cached_embedding(place), advance)
     model = model_for(str(weights) if weights else None, place)
     _print_choice(choice)
     avatar = run(model, choice.views.to(place), LEVELS[points])
@@ -167,16 +190,6 @@ def demo(
 
     for line in run_demo(output, photo, seconds, size, device.value, progress):
         typer.echo(line)
-
-
-def _identity_embedding(device: str) -> Embed | None:
-    """The identity network if it is in the cache; it is not fetched for this."""
-    from ffavatar.evaluate.identity import MOBILE_FACE_NET, load_identity
-
-    if not MOBILE_FACE_NET.path.is_file():
-        return None
-    net = load_identity(device)
-    return lambda views: net.embed(views.images.to(device), views.landmarks.to(device))
 
 
 def _print_choice(choice: Choice) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ffavatar.commands.options import RayOption, WorkersOption
 from ffavatar.commands.progress import progress
 from ffavatar.errors import InputError
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 OutOption = Annotated[Path, typer.Option("--output", "-o", help="Folder of shards to write, or to go on with.")]
 SizeOption = Annotated[int, typer.Option(min=64, max=1024, help="Side of the head crops in pixels.")]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 LicenceOption = Annotated[str, typer.Option(help="Licence or terms of the data, kept in the manifest.")]
+LensOption = Annotated[
+    bool, typer.Option("--undistort/--as-taken", help="Take the calibration's lens distortion out of the pictures.")
+]
 ShardOption = Annotated[int, typer.Option(min=1, help="Megabytes after which a new shard begins.")]
 
 
@@ -94,6 +97,7 @@ def video(
     frames: Annotated[int, typer.Option(min=1, max=64, help="Frames of each person at most.")] = 8,
     fewest: Annotated[int, typer.Option(min=1, help="Leave out people with fewer different frames.")] = 3,
     workers: WorkersOption = 1,
+    ray: RayOption = None,
     shard_mb: ShardOption = 256,
 ) -> None:
     """Films of people: shots, face tracks, quality gates, identities over all films, frames that differ most."""
@@ -102,7 +106,7 @@ def video(
     _one_torch_thread()
     films = list_films(source)
     place = output.with_name(f"{output.name}-work") if work is None else work
-    plan = Plan(size, frames, fewest, licence, workers, shard_mb << 20)
+    plan = Plan(size, frames, fewest, licence, workers, shard_mb << 20, ray)
     with progress("films") as advance:
         total = curate(films, output, place, plan, identity_embedding, advance)
     for reason, count in sorted(total.refused.items(), key=lambda pair: -pair[1]):
@@ -127,6 +131,7 @@ def ava256(
     part: Annotated[str, typer.Option(help="Part of the split file.")] = "train",
     frames: Annotated[int, typer.Option(min=1, help="Frames, spread over each capture.")] = 8,
     cameras: Annotated[int, typer.Option(min=2, help="Cameras, spread over each capture's list.")] = 16,
+    undistort: LensOption = True,
     size: SizeOption = 512,
     workers: WorkersOption = 1,
     shard_mb: ShardOption = 256,
@@ -137,7 +142,9 @@ def ava256(
     _one_torch_thread()
     people = None if split is None else read_split(split, part)
     with progress("captures") as advance:
-        writer = prepare_ava(root, output, people, frames, None, cameras, size, workers, shard_mb << 20, advance)
+        writer = prepare_ava(
+            root, output, people, frames, None, cameras, size, workers, shard_mb << 20, advance, undistort
+        )  # fmt: skip
     _told(output, writer)
 
 
@@ -149,6 +156,7 @@ def nersemble(
     sequences: Annotated[str | None, typer.Option(help="Only these: NAME,NAME.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames, spread over each sequence.")] = 2,
     cameras: Annotated[str | None, typer.Option(help="Only these serials: SERIAL,SERIAL.")] = None,
+    undistort: LensOption = True,
     size: SizeOption = 512,
     workers: WorkersOption = 1,
     shard_mb: ShardOption = 256,
@@ -163,7 +171,7 @@ def nersemble(
     names = None if sequences is None else sequences.split(",")
     with progress("people") as advance:
         writer = prepare_nersemble(
-            root, output, people, names, frames, chosen, size, workers, shard_mb << 20, advance
+            root, output, people, names, frames, chosen, size, workers, shard_mb << 20, advance, undistort
         )  # fmt: skip
     _told(output, writer)
 

@@ -29,12 +29,15 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="Model weights (.safetensors); the shipped ones.")] = None,
     protocol: Annotated[
         str,
-        typer.Option(help="self, cross, novel, synthetic-bench, synthetic-bench-driven, or a protocol file (.json)."),
+        typer.Option(help="self, cross, novel, vfhq, synthetic-bench, synthetic-bench-driven, or a .json file."),
     ] = "self",
     views: Annotated[str | None, typer.Option(help="Numbers of source views, such as 1,2,4.")] = None,
     methods: Annotated[
         str | None, typer.Option(help="Among copy,warp,true,driven,tracked,placed,personalized,personalized_tracked.")
     ] = None,
+    personalize: Annotated[
+        bool, typer.Option("--personalize", help="Also score the avatars personalized on their sources; takes longer.")
+    ] = False,
     images: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER: another method's rendered pictures; can be given again.")
     ] = None,
@@ -66,7 +69,7 @@ def evaluate(
     plan = Plan(
         data, output, protocol, weights, views=counts, methods=_names(methods),
         images=tuple(_named_folder(text) for text in images or []), clips=_names(clips) or (), size=size,
-        figures=figures.value, level=level, workers=workers,
+        figures=figures.value, level=level, workers=workers, personalize=personalize,
     )  # fmt: skip
     if export is not None:
         typer.echo(f"{export}: {export_plan(plan, export)} crops at {plan.rules().size} px")

@@ -35,6 +35,11 @@ AvatarFile = Annotated[Path, typer.Argument(help="Avatar file (.safetensors) mad
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")]
 FaceOption = Annotated[int | None, typer.Option(min=0, help="Which face, counted from 0, the largest.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="Model weights (.safetensors) instead of the shipped ones.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Work on Ray: local, auto, or HOST:PORT of a running cluster."),
+]
 BackgroundOption = Annotated[str, typer.Option(help="white, black, grey, green, #rrggbb or transparent.")]
 
 

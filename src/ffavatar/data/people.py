@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from ffavatar.data.synthetic.generate import PARAMETERS
 from ffavatar.data.synthetic.store import SCHEMA, detect, refuse_reserved
 from ffavatar.drive.video import list_pictures
 from ffavatar.errors import InputError
+from ffavatar.jobs import Crew, in_order, run_jobs
 from ffavatar.photo import FrontEnd, read_photo
 from ffavatar.types import Views
 
@@ -41,27 +41,24 @@ def write_all(
 ) -> int:
     """Make every job's person, with ``workers`` processes, and write them in the order of the jobs.
 
-    ``make`` and the jobs must be picklable where ``workers`` > 1. Returns how many samples were added.
+    ``make`` and the jobs must be picklable where ``workers`` > 1. A person at whom three workers died is counted, and
+    tried again when the folder is continued. Returns how many samples were added.
     """
     added = 0
-    for done, made in enumerate(_mapped(make, jobs, workers), 1):
-        for reason, count in made.refused.items():
-            writer.refuse(reason, count)
-        if made.sample is None:
-            writer.give_up(made.key)
+    for done, one in enumerate(in_order(run_jobs(make, jobs, Crew(workers))), 1):
+        made = one.result
+        if made is None:
+            writer.refuse("the worker process died of it")
         else:
-            added += writer.add(made.sample)
+            for reason, count in made.refused.items():
+                writer.refuse(reason, count)
+            if made.sample is None:
+                writer.give_up(made.key)
+            else:
+                added += writer.add(made.sample)
         if progress is not None:
             progress(done, len(jobs))
     return added
-
-
-def _mapped(make: Callable[[Job], Made], jobs: list[Job], workers: int) -> Iterator[Made]:
-    if workers == 1 or len(jobs) < 2:
-        yield from map(make, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
-        yield from pool.imap(make, jobs)
 
 
 def synthetic_sample(person: SyntheticPerson) -> PersonSample:

@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffavatar.drive.video import FrameReader
+from ffavatar.drive.video import FrameReader, list_pictures
 from ffavatar.errors import InputError
+from ffavatar.evaluate.windows import cut_windows, five_point_box, into_windows, windows_of
 from ffavatar.files import atomic_path
 from ffavatar.photo import PhotoResult
+from ffavatar.photo.crop import head_crop
 from ffavatar.types import Camera, HeadParams, Views
 from ffavatar.weights import sha256_of
 
@@ -85,6 +87,7 @@ class ClipViews:
     key: str  # sha256 of everything the crops depend on
     cameras: tuple[Camera, Camera] | None = None  # of sources and targets, world is head space; None: not known
     truth: Truth | None = None
+    shown: Side | None = None  # the targets in the square in which they are compared; None: the head crop
 
 
 class FrontEndLike(Protocol):
@@ -151,17 +154,19 @@ def code_revision(*folders: Path) -> str:
     return digest.hexdigest()
 
 
-def load_clip(clip: Clip, front_end: FrontEndLike, size: int, cache: Path, run: int = 0) -> ClipViews:
+def load_clip(
+    clip: Clip, front_end: FrontEndLike, size: int, cache: Path, run: int = 0, box: str = "head"
+) -> ClipViews:
     """Head crops of the clip's frames, ``size`` px a side, from ``cache`` or made by the front end and kept there.
 
-    ``run``: also so many consecutive frames (``Clip.run_frames``). Pictures and mattes are rounded to 8 bits, cached or
-    not, so that figures do not depend on the cache. Frames that the front end refuses are left out and listed. Raises
-    ``InputError`` if no source or no target frame is left.
+    ``run``: also so many consecutive frames (``Clip.run_frames``). ``box``: as ``Rules.box``. Pictures and mattes are
+    rounded to 8 bits, cached or not, so that figures do not depend on the cache. Frames that the front end refuses are
+    left out and listed. Raises ``InputError`` if no source or no target frame is left.
     """
     revision = code_revision(Path(inspect.getfile(type(front_end))).parent)
     numbers = (clip.source_frames, clip.target_frames, clip.run_frames(run))
-    key = hashlib.sha256(repr((sha256_of(clip.file), numbers, size, revision, _CACHE)).encode()).hexdigest()
-    place = cache / f"{clip.id}-{size}.npz"
+    key = hashlib.sha256(repr((_digest(clip.file), numbers, size, revision, _CACHE, box)).encode()).hexdigest()
+    place = cache / f"{clip.id}-{size}{'' if box == 'head' else f'-{box}'}.npz"
     kept = _read_cache(place, key)
     if kept is not None:
         return kept
@@ -177,9 +182,35 @@ def load_clip(clip: Clip, front_end: FrontEndLike, size: int, cache: Path, run: 
     if running is not None and len(running.frames) < run:
         running = None
     height, width = next(iter(frames.values())).shape[:2]
-    made = ClipViews(source, target, running, (width, height), tuple(refused), key)
+    shown = None if box == "head" else _shown(target, frames, results, size)
+    made = ClipViews(source, target, running, (width, height), tuple(refused), key, shown=shown)
     _write_cache(place, made)
     return made
+
+
+def _digest(file: Path) -> str:
+    """sha256 of a film, or of a folder's pictures and their names."""
+    if not file.is_dir():
+        return sha256_of(file)
+    return hashlib.sha256("".join(f"{p.name}{sha256_of(p)}" for p in list_pictures(file)).encode()).hexdigest()
+
+
+def _shown(target: Side, frames: dict[int, np.ndarray], results: dict[int, PhotoResult], size: int) -> Side:
+    """The targets cut anew from their frames, in the square around five points; mattes are those of the head crops."""
+    views, boxes = [], []
+    for row, number in enumerate(target.frames):
+        points = results[number].landmarks
+        assert points is not None  # it has a view, so a face was found
+        square = five_point_box(points)
+        image, valid = head_crop(frames[number], square, size)
+        boxes.append((square.left, square.top, square.side))
+        window = windows_of(target.boxes[row : row + 1], torch.tensor(boxes[-1:], dtype=torch.float64))
+        one = target.views[row : row + 1]
+        matte = cut_windows(one.mattes[..., None], window, size)[..., 0] * valid
+        views.append(
+            Views(image[None], matte, valid[None], into_windows(one.landmarks, window), one.blendshapes)
+        )  # fmt: skip
+    return Side(_rounded(Views.cat(views)), target.frames, torch.tensor(boxes, dtype=torch.float64))
 
 
 def _side(numbers: tuple[int, ...], results: dict[int, PhotoResult]) -> Side | None:
@@ -195,7 +226,7 @@ def _side(numbers: tuple[int, ...], results: dict[int, PhotoResult]) -> Side | N
 _CACHE = 2  # version of the cache files
 _BYTES = ("images", "mattes", "valid")
 _FLOATS = ("landmarks", "blendshapes")
-_SIDES = ("source", "target", "run")
+_SIDES = ("source", "target", "run", "shown")
 
 
 def _rounded(views: Views) -> Views:
@@ -230,18 +261,21 @@ def _read_cache(place: Path, key: str) -> ClipViews | None:
         with np.load(place, allow_pickle=False) as file:
             if str(file["key"]) != key:
                 return None
-            sides = [
-                Side(
+            sides = {
+                name: Side(
                     Views(**{field: _tensor(file[f"{name}.{field}"]) for field in (*_BYTES, *_FLOATS)}),
                     tuple(int(n) for n in file[f"{name}.frames"]),
                     torch.from_numpy(file[f"{name}.boxes"]),
                 )
                 for name in _SIDES
                 if f"{name}.frames" in file
-            ]
+            }
             width, height = (int(n) for n in file["frame_size"])
             refused = tuple(str(text) for text in file["refused"])
-            return ClipViews(sides[0], sides[1], sides[2] if len(sides) > 2 else None, (width, height), refused, key)
+            size = (width, height)
+            return ClipViews(
+                sides["source"], sides["target"], sides.get("run"), size, refused, key, shown=sides.get("shown")
+            )
     except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile):  # missing, or of another version
         return None
 

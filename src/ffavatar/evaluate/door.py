@@ -29,6 +29,7 @@ from ffavatar.evaluate.report import write_report
 from ffavatar.evaluate.rules import Case, Rules, cases, check_rules, read_rules
 from ffavatar.evaluate.scorer import SCORERS, Scorer, load_scorer
 from ffavatar.evaluate.sheet import contact_sheet
+from ffavatar.evaluate.vfhq import vfhq_clips
 from ffavatar.model import create_model, load_model
 from ffavatar.photo import FrontEnd
 from ffavatar.weights import sha256_of
@@ -56,6 +57,7 @@ class Plan:
     level: int | None = None
     cache: Path | None = None  # OUT/crops
     workers: int = 1
+    personalize: bool = False  # beside driven also personalized, beside tracked also personalized_tracked
 
     def rules(self) -> Rules:
         """The protocol with what this plan changes. Raises ``InputError`` for what cannot be followed."""
@@ -63,6 +65,13 @@ class Plan:
         changes = {
             name: value for name in ("views", "methods", "size") if (value := getattr(self, name)) is not None
         }  # fmt: skip
+        if self.personalize:
+            asked = changes.get("methods", rules.methods)
+            beside = zip(("driven", "tracked"), PERSONAL_METHODS)
+            more = [name for plain, name in beside if plain in asked and name not in asked]
+            if not more and not set(PERSONAL_METHODS) & set(asked):
+                raise InputError(f"Nothing of {', '.join(asked)} can be personalized; add driven or tracked.")
+            changes["methods"] = (*asked, *more)
         rules = check_rules(replace(rules, **changes))
         if unknown := set(rules.methods) - set(OWN_METHODS):
             raise InputError(
@@ -87,8 +96,12 @@ def chosen_clips(plan: Plan) -> list[Clip]:
     rules = plan.rules()
     if rules.kind == "bench":
         clips = bench_clips(plan.data, rules)
+    elif rules.kind == "novel":
+        clips = novel_clips(plan.data)
+    elif rules.frames:
+        clips = vfhq_clips(plan.data, rules.frames)
     else:
-        clips = novel_clips(plan.data) if rules.kind == "novel" else read_index(plan.data)
+        clips = read_index(plan.data)
     if not plan.clips:
         return clips
     if unknown := set(plan.clips) - {clip.id for clip in clips}:
@@ -169,9 +182,10 @@ class _Share:
 
     plan: Plan
 
-    def __call__(self, number: int, workers: int) -> None:
+    def __call__(self, part: tuple[int, int]) -> None:
         import io
 
+        number, workers = part
         rows = cases(chosen_clips(self.plan), self.plan.rules())[number::workers]
         _evaluated(self.plan, rows, Console(file=io.StringIO()))
 

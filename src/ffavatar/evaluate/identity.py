@@ -8,6 +8,7 @@ it is fetched when first needed and run in plain torch (batched, differentiable,
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ffavatar.errors import InputError
 from ffavatar.evaluate.metrics import check_images
+from ffavatar.types import Views
 from ffavatar.weights import RegistryFile, fetch
 
 MOBILE_FACE_NET = RegistryFile(
@@ -143,6 +145,14 @@ class IdentityNet(nn.Module):
 def identity_cosine(net: IdentityNet, rendered: Tensor, target: Tensor, target_landmarks: Tensor) -> Tensor:
     """(B,) cosine in [-1, 1] of renderings and targets (B, H, W, 3) in [0, 1], both aligned by ``target_landmarks``."""
     return (net.embed(rendered, target_landmarks) * net.embed(target, target_landmarks)).sum(-1)
+
+
+def cached_embedding(device: str = "cpu") -> Callable[[Views], Tensor] | None:
+    """Views (S) to unit embeddings (S, 192), if the network is in the cache already; else None: it is not fetched."""
+    if not MOBILE_FACE_NET.path.is_file():
+        return None
+    net = load_identity(device)
+    return lambda views: net.embed(views.images.to(device), views.landmarks.to(device))
 
 
 def load_identity(device: torch.device | str = "cpu", path: str | Path | None = None) -> IdentityNet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from ffavatar.evaluate import baselines
 from ffavatar.evaluate.clips import ClipViews, Side, Truth
 from ffavatar.evaluate.lpips import ALEX, load_lpips
 from ffavatar.evaluate.metrics import MESH_POINTS
+from ffavatar.evaluate.windows import cut_windows, into_windows, window_camera, windows_of
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.model import Estimate, FFAvatar
 from ffavatar.personal import PersonalRecipe, personalize
@@ -43,6 +45,17 @@ class Task:
     cameras: tuple[Camera, Camera] | None = None  # of sources and targets, world is head space
     truth: Truth | None = None
     own: bool = True  # whether the targets show the sources' person
+    shown: Side | None = None  # the targets in the square in which they are compared; None: the head crop
+
+    @property
+    def compared(self) -> Side:
+        """The targets as the pictures asked for must show them."""
+        return self.shown or self.target
+
+    @property
+    def windows(self) -> Tensor | None:
+        """(T, 3) the square to be shown, in units of each target's head crop; None: the whole crop."""
+        return None if self.shown is None else windows_of(self.target.boxes, self.shown.boxes)
 
 
 @dataclass(frozen=True)
@@ -75,8 +88,12 @@ def baseline_methods() -> list[Method]:
                 torch.zeros_like(task.source.images), task.source.mattes, task.source.valid, task.source.landmarks,
                 task.source.blendshapes,
             )  # fmt: skip
-            target = task.target.views
-            return Prediction(show(task.source, target), mattes=1 - show(black, target)[..., 0])
+            target, windows = task.target.views, task.windows
+            images, mattes = show(task.source, target), 1 - show(black, target)[..., :1]
+            if windows is not None:
+                size = images.shape[1]
+                images, mattes = 1 - cut_windows(1 - images, windows, size), cut_windows(mattes, windows, size)
+            return Prediction(images.clamp(0, 1), mattes=mattes[..., 0])
 
         return run
 
@@ -203,12 +220,15 @@ def head_space_camera(model: FFAvatar, avatar: Avatar, params: HeadParams, task:
 
 @torch.no_grad()
 def _shown(model: FFAvatar, avatar: Avatar, seconds: float, params: HeadParams, task: Task) -> Prediction:
+    size, windows = task.target.views.images.shape[1], task.windows
+    camera = None if windows is None else window_camera(windows.to(params.root.device), size)
     start = time.perf_counter()
-    drawn = animate(avatar, params, size=task.target.views.images.shape[1])
+    drawn = animate(avatar, params, size=size, camera=camera)
     fps = len(params) / (time.perf_counter() - start)
+    landmarks = projected_landmarks(model, avatar, params)
     return Prediction(
         drawn.images.clamp(0, 1),
-        projected_landmarks(model, avatar, params),
+        landmarks if windows is None else into_windows(landmarks, windows.to(landmarks.device)),
         drawn.alphas.clamp(0, 1),
         {"avatar_s": seconds, "fps": fps},
     )
@@ -228,28 +248,50 @@ def posed_landmarks(model: FFAvatar, avatar: Avatar, params: HeadParams) -> Tens
 
 
 def images_method(name: str, folder: Path) -> Method:
-    """Any other method by its rendered pictures: ``FOLDER/[views-N/]CASE/FRAME.png`` for each target frame.
+    """Any other method by its rendered pictures: ``FOLDER/[views-N/]CASE/FRAME.png`` or ``CASE_FRAME.png`` for each
+    target frame (``picture_of``).
 
-    CASE is the clip's id (cross-reenactment: SOURCE--DRIVER), FRAME the frame's number in six digits. A picture of the
-    size of the film's frames is cut like the target; a square one is taken as the target's crop at any size
-    (``export_crops`` writes them). Transparency is laid on white. Raises ``InputError`` where the folder is missing.
+    CASE is the clip's id (cross-reenactment: SOURCE--DRIVER), FRAME the frame's number. A picture of the size of the
+    film's frames is cut like the target; a square one is taken as the target's crop at any size (``export_crops``
+    writes them). Transparency is laid on white. Raises ``InputError`` where the folder is missing.
     """
     if not folder.is_dir():
         raise InputError(f"The folder {folder} of the method {name} does not exist; give NAME=FOLDER.")
-    files = sorted(folder.rglob("*.png"))
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
     digest = hashlib.sha256("".join(f"{f.relative_to(folder)}{sha256_of(f)}" for f in files).encode())
 
     def run(task: Task) -> Prediction:
         place = folder / f"views-{task.count}"
         place = (place if place.is_dir() else folder) / task.case
-        size = task.target.views.images.shape[1]
+        size = task.compared.views.images.shape[1]
         shown = [
-            _other_picture(place / f"{frame:06d}.png", task, box, size)
-            for frame, box in zip(task.target.frames, task.target.boxes.tolist())
+            _other_picture(picture_of(place, frame), task, box, size)
+            for frame, box in zip(task.compared.frames, task.compared.boxes.tolist())
         ]
         return Prediction(torch.stack(shown))
 
     return Method(name, run, digest.hexdigest(), films=False)
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def picture_of(place: Path, frame: int) -> Path:
+    """The picture of a frame: ``PLACE/FRAME.png``, or beside it ``PLACE_FRAME.png`` (also with - or .), the number
+    with any zeros before it, png, jpg or webp. Raises ``InputError`` where there is none, or more than one.
+    """
+    number = rf"0*{frame}({'|'.join(re.escape(ending) for ending in PICTURES)})"
+    beside = re.compile(rf"{re.escape(place.name)}[-_.]{number}", re.IGNORECASE)
+    found = [p for p in _listing(place) if re.fullmatch(number, p.name, re.IGNORECASE)]
+    found += [p for p in _listing(place.parent) if beside.fullmatch(p.name)]
+    if len(found) != 1:
+        what = "is missing" if not found else f"is there {len(found)} times ({', '.join(p.name for p in found)})"
+        raise InputError(f"{place / f'{frame:06d}.png'} {what}; give one picture for each target frame.")
+    return found[0]
+
+
+def _listing(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _other_picture(file: Path, task: Task, box: list[float], size: int) -> Tensor:
@@ -276,7 +318,7 @@ def export_crops(clip: str, views: ClipViews, folder: Path) -> int:
     from ffavatar.files import atomic_path
 
     count = 0
-    for name, side in (("source", views.source), ("target", views.target)):
+    for name, side in (("source", views.source), ("target", views.shown or views.target)):
         place = folder / clip / name
         place.mkdir(parents=True, exist_ok=True)
         pictures = (side.views.on_white() * 255).round().to(torch.uint8).numpy()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,6 +42,7 @@ from ffavatar.evaluate.rules import Case, Rules
 from ffavatar.evaluate.scorer import Scorer
 from ffavatar.evaluate.sheet import strip
 from ffavatar.files import atomic_path
+from ffavatar.jobs import Crew, run_jobs
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def evaluate(
                 save_strips(run, row.id, count, given)
                 for method in methods:
                     progress.update(bar, description=f"{row.id}: {method.name}, {count} views")
-                    parts = (views.key, code, method.name, method.revision, count, rules.kind, run.figures)
+                    parts = (views.key, code, method.name, method.revision, count, rules.kind, rules.box, run.figures)
                     key = hashlib.sha256(repr((*parts, ruler.REVISION)).encode()).hexdigest()
                     result = read_result(result_place(run, row.id, method.name, count), key)
                     if result is None:
@@ -124,23 +124,24 @@ def evaluate(
 
 
 def evaluate_parallel(
-    share: Callable[[int, int], None], whole: Callable[[], list[ClipResult]], workers: int
+    share: Callable[[tuple[int, int]], None], whole: Callable[[], list[ClipResult]], workers: int
 ) -> list[ClipResult]:
     """``whole()`` after ``workers`` processes have each made their share of the results.
 
-    ``share(number, workers)`` must be picklable and evaluate every ``workers``-th case into the same folder, from which
-    ``whole`` then takes the results. Scores do not depend on the number of workers.
+    ``share((number, workers))`` must be picklable and evaluate every ``workers``-th case into the same folder, from
+    which ``whole`` then takes the results. Scores do not depend on the number of workers; a share whose process is
+    killed is taken up by another, which finds what was finished.
     """
     if workers > 1:
-        with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
-            pool.starmap(share, [(number, workers) for number in range(workers)], chunksize=1)
+        for _ in run_jobs(share, [(number, workers) for number in range(workers)], Crew(workers)):
+            pass  # results are in the folder; ``whole`` makes what a lost share left over
     return whole()
 
 
 def case_views(row: Case, front_end: FrontEndLike, run: Run) -> ClipViews:
     """The crops of a case: sources of one clip, targets (and the run of frames) of the same or another one."""
     rules = run.rules
-    views = load_clip(row.source, front_end, rules.size, run.cache, rules.film_frames)
+    views = load_clip(row.source, front_end, rules.size, run.cache, rules.film_frames, rules.box)
     if row.target is row.source:
         return views
     driver = load_clip(row.target, front_end, rules.size, run.cache, rules.film_frames)
@@ -157,12 +158,14 @@ def _evaluate_one(
     row: Case, count: int, views: ClipViews, method: Method, scorer: Scorer, run: Run, key: str
 ) -> ClipResult:
     own = run.rules.kind != "cross"
-    task = Task(row.id, count, views.source.views, views.target, views.frame_size, views.cameras, views.truth, own)
+    task = Task(
+        row.id, count, views.source.views, views.target, views.frame_size, views.cameras, views.truth, own, views.shown
+    )
     with peak_memory() as peak:
         start = time.perf_counter()
         prediction = method.run(task)
         seconds = time.perf_counter() - start
-    target = views.target.views
+    target = task.compared.views
     if run.rules.kind == "cross":
         scores = scorer.score_cross(prediction, task.source, target)
         shown = prediction.images
@@ -170,7 +173,7 @@ def _evaluate_one(
         scores = scorer.score(prediction, task.source, target)
         shown = torch.where(target.valid[..., None] != 0, prediction.images, 1.0)
         if views.run is not None and method.films:
-            scores |= scorer.jitter(method.run(replace(task, target=views.run)), views.run.views)
+            scores |= scorer.jitter(method.run(replace(task, target=views.run, shown=None)), views.run.views)
     timing = prediction.timing | {"seconds": seconds}
     if peak.megabytes is not None and "avatar_s" in prediction.timing:
         timing["peak_mb"] = peak.megabytes
@@ -206,6 +209,6 @@ def read_result(place: Path, key: str) -> ClipResult | None:
 
 def save_strips(run: Run, case: str, count: int, views: ClipViews) -> None:
     """The rows ``sources`` and ``targets`` of a case's pictures, beside the results for ``count`` sources."""
-    for name, side in (("sources", views.source), ("targets", views.target)):
+    for name, side in (("sources", views.source), ("targets", views.shown or views.target)):
         with atomic_path(result_place(run, case, name, count).with_suffix(".png")) as temporary:
             strip(side.views.on_white()).save(temporary)

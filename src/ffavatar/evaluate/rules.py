@@ -29,6 +29,8 @@ class Rules:
     film_frames: int  # consecutive frames for the figures of motion; 0: none
     drivers: int  # cross: how many clips after each in the index drive it, in a ring
     turn_deg: int = 180  # bench: targets are the heads turned by at most this
+    box: str = "head"  # the square in which pictures are compared: our crop, or five_points (windows.five_point_box)
+    frames: int = 0  # of each clip in a folder without an index (vfhq.vfhq_clips); 0: the index names them
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def check_rules(rules: Rules) -> Rules:
         raise InputError("The numbers of source views must be whole and at least 1, such as 1,2,4.")
     if rules.film_frames and rules.film_frames < 3:
         raise InputError(f"{rules.film_frames} consecutive frames show no shaking; give 0 or at least 3.")
+    if rules.box not in ("head", "five_points") or (rules.box != "head" and rules.kind != "self"):
+        raise InputError(f"The box {rules.box!r} is not known for {rules.kind}; head is, and five_points for self.")
     if rules.kind == "novel" and (set(rules.methods) - {"copy", "warp", "placed"} or rules.film_frames):
         raise InputError("Novel views know the methods copy, warp and placed, and no films; choose among them.")
     if rules.kind == "novel" and min(rules.views) < 2:

@@ -4,7 +4,8 @@ Layout, as its own loader reads it: ``camera_calibration.json`` with ``KRT`` (``
 world to camera in millimetres, K for pictures of 2668 x 4096 px), ``frame_list.csv`` (``seg_id,frame_id``),
 ``image/camID.zip`` (``camID/FRAME.avif``), ``segmentation_parts/camID.zip`` (``camID/FRAME.png``, labels) and
 ``head_pose/head_pose.zip`` (``FRAME.txt``, 3 x 4, head to world). Pictures may be smaller than calibrated for.
-Lens distortion is not applied: the authors' loader takes the pictures as undistorted too.
+A camera's ``distortion`` (with ``distortionModel``), where it is there and not zero, is taken out of the pictures
+unless that is switched off; the authors' loader takes the pictures as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from ffavatar.data.captures.geometry import resized_intrinsics
+from ffavatar.data.captures.lens import read_coefficients, undistorted
 from ffavatar.data.captures.shots import Moment, Shot
 from ffavatar.errors import InputError
 
@@ -49,18 +51,23 @@ def list_captures(root: Path) -> list[str]:
 class AvaCapture:
     """One capture. Raises ``InputError`` where its calibration or frame list cannot be read."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, undistort: bool = True):
         self.folder = folder
         try:
             rows = json.loads((folder / "camera_calibration.json").read_text(encoding="utf-8"))["KRT"]
             self.cameras = {str(row["cameraId"]): _camera(row) for row in rows}
+            self.lenses = {
+                str(row["cameraId"]): read_coefficients(row.get("distortion"), row.get("distortionModel"))
+                for row in rows
+                if undistort
+            }
             with (folder / "frame_list.csv").open(newline="", encoding="utf-8") as file:
                 self.frames = [
                     (row["seg_id"], int(row["frame_id"]))
                     for row in csv.DictReader(file)
                     if row["seg_id"] not in LEFT_OUT
                 ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder} is no readable Ava-256 capture ({error!r}); download it again.") from error
         if not self.frames or not self.cameras:
             raise InputError(f"{folder} lists no frames or no cameras; download it again.")
@@ -91,12 +98,10 @@ class AvaCapture:
                     continue
                 K, world_to_cam = self.cameras[camera]
                 size = (image.shape[1], image.shape[0])
-                shots.append(
-                    Shot(
-                        camera, segment, frame, image, _mask(labels, size),
-                        resized_intrinsics(K, CALIBRATED_PX, size), world_to_cam @ poses[frame],
-                    )
-                )  # fmt: skip
+                K, lens, mask = resized_intrinsics(K, CALIBRATED_PX, size), self.lenses.get(camera), _mask(labels, size)
+                image = undistorted(image, K, lens)
+                mask = None if mask is None else undistorted(mask, K, lens)
+                shots.append(Shot(camera, segment, frame, image, mask, K, world_to_cam @ poses[frame]))
         instants = [[s for s in shots if s.frame == frame] for _, frame in chosen]
         reference = sorted(instants, key=len, reverse=True)[:REFERENCE_FRAMES]
         return [Moment(shots, reference)] if shots else []

@@ -3,6 +3,8 @@
 Layout, as its own tools read it: ``ID/calibration/camera_params.json`` (``world_2_cam`` per serial, 4 x 4 OpenCV in
 metres; one ``intrinsics`` for pictures of 2200 x 3208 px), ``ID/calibration/color_calibration.json`` (per serial,
 optional), ``ID/sequences/NAME/images/cam_SERIAL.mp4`` and, where somebody made them, the same under ``alpha_maps``.
+The published calibration knows no lens distortion; where ``distortion`` is added to it (a list, or one per serial), it
+is taken out of the pictures unless that is switched off.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ffavatar.data.captures.geometry import resized_intrinsics
+from ffavatar.data.captures.lens import read_coefficients, undistorted
 from ffavatar.data.captures.shots import Moment, Shot
 from ffavatar.drive.video import FrameReader
 from ffavatar.errors import InputError
@@ -38,7 +41,7 @@ def list_people(root: Path) -> list[str]:
 class NersemblePerson:
     """One person. Raises ``InputError`` where the calibration cannot be read."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, undistort: bool = True):
         self.folder = folder
         try:
             content = json.loads((folder / "calibration" / "camera_params.json").read_text(encoding="utf-8"))
@@ -48,6 +51,9 @@ class NersemblePerson:
             }
             if self.K.shape != (3, 3) or any(matrix.shape != (4, 4) for matrix in self.cameras.values()):
                 raise ValueError("matrices of other shapes")
+            known = content.get("distortion") if undistort else None
+            per_camera = known if isinstance(known, dict) else dict.fromkeys(self.cameras, known)
+            self.lenses = {str(serial): read_coefficients(value) for serial, value in per_camera.items()}
             colours = folder / "calibration" / "color_calibration.json"
             self.colours: dict[str, np.ndarray] = {}
             if colours.is_file():
@@ -93,7 +99,10 @@ class NersemblePerson:
                     if serial in self.colours:
                         image = corrected(image, self.colours[serial])
                     K = resized_intrinsics(self.K, CALIBRATED_PX, size)
-                    shot = Shot(serial, sequence, number, image, alphas.get(number), K, self.cameras[serial])
+                    alpha, lens = alphas.get(number), self.lenses.get(serial)
+                    image = undistorted(image, K, lens)
+                    alpha = None if alpha is None else undistorted(alpha, K, lens)
+                    shot = Shot(serial, sequence, number, image, alpha, K, self.cameras[serial])
                     shots.setdefault(number, []).append(shot)
             moments += [Moment(group, [group]) for _, group in sorted(shots.items())]
         refused += Counter()  # zero counts go

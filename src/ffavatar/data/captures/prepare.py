@@ -76,9 +76,11 @@ def prepare_ava(
     workers: int = 1,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
+    undistort: bool = True,
 ) -> ShardWriter:
     """Ava-256 captures as shards; ``frames`` spread over each, by all ``cameras`` or ``most_cameras`` spread over its
-    list. Returns the closed writer.
+    list. ``undistort``: take the lens distortion that the calibration states out of the pictures. Returns the closed
+    writer.
 
     Raises ``InputError`` for a folder without captures, and a split with others.
     """
@@ -88,19 +90,20 @@ def prepare_ava(
         "cameras": None if cameras is None else list(cameras),
         "most": most_cameras,
         "size": size,
+        "undistort": undistort,
     }
     provenance = Provenance("ava256", "Ava-256, decoder assets", AVA_TERMS, settings)
-    jobs = [(root / name / "decoder", name, frames, cameras, most_cameras, size) for name in names]
+    jobs = [(root / name / "decoder", name, frames, cameras, most_cameras, size, undistort) for name in names]
     with ShardWriter(out, provenance, "jpeg", shard_bytes) as writer:
         write_all(writer, [job for job in jobs if safe_key(job[1]) not in writer.done], _make_ava, workers, progress)
     return writer
 
 
-def _make_ava(job: tuple[Path, str, int, Sequence[str] | None, int, int]) -> Made:
-    folder, name, frames, cameras, most, size = job
+def _make_ava(job: tuple[Path, str, int, Sequence[str] | None, int, int, bool]) -> Made:
+    folder, name, frames, cameras, most, size, undistort = job
     refused: Counter[str] = Counter()
     try:
-        capture = AvaCapture(folder)
+        capture = AvaCapture(folder, undistort)
     except InputError:
         return Made(safe_key(name), None, {"a capture cannot be read": 1})
     known = sorted(capture.cameras)
@@ -124,30 +127,32 @@ def prepare_nersemble(
     workers: int = 1,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
+    undistort: bool = True,
 ) -> ShardWriter:
     """NeRSemble v2 people as shards; ``frames`` spread over each of the ``sequences`` (all that are there).
 
-    Returns the closed writer. Raises ``InputError`` for a folder without people, and a split with others.
+    ``undistort`` as in ``prepare_ava``. Returns the closed writer. Raises ``InputError`` for a folder without people,
+    and a split with others.
     """
     names = _chosen(list_people(root), people, root)
     settings = {
         "sequences": None if sequences is None else list(sequences), "frames": frames, "cameras": list(cameras),
-        "size": size,
+        "size": size, "undistort": undistort,
     }  # fmt: skip
     provenance = Provenance("nersemble", "NeRSemble v2", NERSEMBLE_TERMS, settings)
-    jobs = [(root / name, name, sequences, frames, cameras, size) for name in names]
+    jobs = [(root / name, name, sequences, frames, cameras, size, undistort) for name in names]
     with ShardWriter(out, provenance, "jpeg", shard_bytes) as writer:
         todo = [job for job in jobs if f"nersemble-{job[1]}" not in writer.done]
         write_all(writer, todo, _make_nersemble, workers, progress)
     return writer
 
 
-def _make_nersemble(job: tuple[Path, str, Sequence[str] | None, int, Sequence[str], int]) -> Made:
-    folder, name, sequences, frames, cameras, size = job
+def _make_nersemble(job: tuple[Path, str, Sequence[str] | None, int, Sequence[str], int, bool]) -> Made:
+    folder, name, sequences, frames, cameras, size, undistort = job
     refused: Counter[str] = Counter()
     key = f"nersemble-{name}"
     try:
-        person = NersemblePerson(folder)
+        person = NersemblePerson(folder, undistort)
     except InputError:
         return Made(key, None, {"a person's calibration cannot be read": 1})
     moments = person.moments(person.sequences() if sequences is None else sequences, frames, cameras, refused)

@@ -1,17 +1,17 @@
-"""Films to shards of people. First each film by itself, in any number of processes, its faces kept in a work folder;
-then all tracks together become people, and the most different frames of each become a sample."""
+"""Films to shards of people. First each film by itself, by any number of processes or machines, its faces kept in a
+work folder; then all tracks together become people, and the most different frames of each become a sample."""
 
 from __future__ import annotations
 
 import hashlib
 import html
 import json
-import multiprocessing
 import time
 import zipfile
+import zlib
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import combinations
@@ -30,9 +30,12 @@ from ffavatar.data.video.tracks import Embed, Face, FilmFaces, film_faces
 from ffavatar.drive.video import VIDEO_SUFFIXES, existing_input
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
+from ffavatar.jobs import Crew, run_jobs
 
 WORK_SCHEMA = 1
 _ROWS = ("images", "mattes", "valid", "landmarks", "blendshapes", "embedding", "angles_deg", "sharpness", "frame")
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
+KILLER = "the film's worker processes died of it"
 PAGE_PEOPLE = 200
 PICTURE_PX = 112
 
@@ -47,20 +50,30 @@ class Plan:
     licence: str = "unknown"
     workers: int = 1
     shard_bytes: int = SHARD_BYTES
+    ray: str | None = None  # as ``jobs.Crew``; all machines must see the films and the work folder
 
 
 @dataclass(frozen=True)
-class TrackRows:
-    """A track as the work folder keeps it: arrays with a row per face."""
+class KeptTrack:
+    """A track in the work folder. Only its embedding is in memory: millions of tracks are."""
 
-    film: str
-    first: int
+    place: Path
+    number: int
+    first: int  # frames
     last: int
-    rows: dict[str, np.ndarray]
+    embedding: np.ndarray  # (D,) mean of the faces', unit
 
-    def embedding(self) -> np.ndarray:
-        mean = self.rows["embedding"].mean(0)
-        return mean / np.linalg.norm(mean)
+    @property
+    def film(self) -> str:
+        return self.place.stem
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """Arrays with a row per face. Raises ``InputError`` where the file is damaged or gone."""
+        try:
+            with np.load(self.place, allow_pickle=False) as file:
+                return {name: file[f"{self.number}.{name}"] for name in _ROWS}
+        except _UNREADABLE as error:
+            raise _lost(self.place) from error
 
 
 @dataclass(frozen=True)
@@ -123,8 +136,9 @@ def curate(
         raise InputError(
             f"{plan.fewest} to {plan.frames} frames of a person cannot be; give 1 or more, at most as many."
         )
+    work = work.absolute()  # workers on other machines have other working folders
     work.mkdir(parents=True, exist_ok=True)
-    keys = {film_key(film): film for film in films}  # the same film twice is one film
+    keys = {film_key(film): film.absolute() for film in films}  # the same film twice is one film
     settings = {
         "films": hashlib.sha256("".join(sorted(keys)).encode()).hexdigest(), "size": plan.size, "frames": plan.frames,
         "fewest": plan.fewest,
@@ -133,8 +147,10 @@ def curate(
     with ShardWriter(out, provenance, "jpeg", plan.shard_bytes) as writer:
         jobs = [(key, film, work, plan.size, load_embed) for key, film in keys.items()]
         seconds = 0.0
-        for done, spent in enumerate(_looked_through(jobs, plan.workers), 1):
-            seconds += spent
+        for done, one in enumerate(run_jobs(_look_through, jobs, Crew(plan.workers, plan.ray)), 1):
+            if one.result is None:  # kept, or it would kill workers for ever; deleting the file lets it try again
+                _write_work(work / f"{one.job[0]}-{plan.size}.npz", FilmFaces((), {KILLER: 1}, 0, 0, 0))
+            seconds += one.result or 0.0
             if progress is not None:
                 progress(done, len(jobs))
         return _write_people(sorted(keys), work, plan, writer, out, seconds)
@@ -144,19 +160,11 @@ Job = tuple[str, Path, Path, int, Callable[[], Embed]]
 _embedders: dict[Callable[[], Embed], Embed] = {}
 
 
-def _looked_through(jobs: list[Job], workers: int) -> Iterator[float]:
-    if workers == 1 or len(jobs) < 2:
-        yield from map(_look_through, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
-        yield from pool.imap_unordered(_look_through, jobs)
-
-
 def _look_through(job: Job) -> float:
     """One film's faces into the work folder, unless they are there. Returns the processor seconds it took."""
     key, film, work, size, load_embed = job
     place = work / f"{key}-{size}.npz"
-    if _read_work(place) is not None:
+    if _read_head(place) is not None:
         return 0.0
     if load_embed not in _embedders:
         _embedders[load_embed] = load_embed()
@@ -197,23 +205,37 @@ def _row(face: Face) -> dict[str, np.ndarray]:
     }
 
 
-def _read_work(place: Path) -> tuple[dict[str, Any], list[TrackRows]] | None:
-    """None where the file is missing, damaged or of another version: the film is then looked through again."""
+def _read_head(place: Path) -> dict[str, Any] | None:
+    """None where the file is missing, cut off or of another version: the film is then looked through again."""
     try:
         with np.load(place, allow_pickle=False) as file:
             head = json.loads(str(file["head"]))
-            if head["schema"] != WORK_SCHEMA:
-                return None
-            tracks = [
-                TrackRows(place.stem, first, last, {name: file[f"{number}.{name}"] for name in _ROWS})
-                for number, (first, last, _faces) in enumerate(head["tracks"])
-            ]
-            return head, tracks
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        return head if head["schema"] == WORK_SCHEMA else None
+    except _UNREADABLE:
         return None
 
 
-def same_time(tracks: Sequence[TrackRows]) -> list[tuple[int, int]]:
+def _read_tracks(place: Path) -> tuple[dict[str, Any], list[KeptTrack]]:
+    """A film's counts and tracks. Raises ``InputError`` where the file is damaged or gone."""
+    head = _read_head(place)
+    try:
+        if head is None:
+            raise ValueError("no head")
+        tracks = []
+        with np.load(place, allow_pickle=False) as file:
+            for number, (first, last, _faces) in enumerate(head["tracks"]):
+                mean = file[f"{number}.embedding"].mean(0)
+                tracks.append(KeptTrack(place, number, first, last, mean / np.linalg.norm(mean)))
+        return head, tracks
+    except _UNREADABLE as error:
+        raise _lost(place) from error
+
+
+def _lost(place: Path) -> InputError:
+    return InputError(f"{place} was lost or damaged while people were made of it; delete it and run again.")
+
+
+def same_time(tracks: Sequence[KeptTrack]) -> list[tuple[int, int]]:
     """Pairs of tracks of one film that overlap in time: two people."""
     by_film: dict[str, list[int]] = {}
     for number, track in enumerate(tracks):
@@ -228,19 +250,18 @@ def same_time(tracks: Sequence[TrackRows]) -> list[tuple[int, int]]:
 
 def _write_people(keys: list[str], work: Path, plan: Plan, writer: ShardWriter, out: Path, seconds: float) -> Curated:
     refused: Counter[str] = Counter()
-    tracks: list[TrackRows] = []
+    tracks: list[KeptTrack] = []
     frames = samples = 0
     for key in keys:
-        known = _read_work(work / f"{key}-{plan.size}.npz")
-        if known is None:
-            raise InputError(f"{work} lost the faces of {key} while people were made of them; run it again.")
-        head, found = known
+        head, found = _read_tracks(work / f"{key}-{plan.size}.npz")
         refused.update(head["refused"])
         frames, samples = frames + head["frames"], samples + head["samples"]
         tracks += found
-    owners = group(np.stack([t.embedding() for t in tracks]), same_time(tracks)) if tracks else []
-    for person in range(max(owners, default=-1) + 1):
-        mine = [track for track, owner in zip(tracks, owners) if owner == person]
+    owners = group(np.stack([t.embedding for t in tracks]), same_time(tracks)) if tracks else []
+    people: dict[int, list[KeptTrack]] = {}
+    for track, owner in zip(tracks, owners):
+        people.setdefault(owner, []).append(track)
+    for person, mine in people.items():
         sample = _sample(person, mine, plan, refused)
         if sample is not None:
             writer.add(sample)
@@ -253,9 +274,10 @@ def _write_people(keys: list[str], work: Path, plan: Plan, writer: ShardWriter, 
     return total
 
 
-def _sample(person: int, tracks: list[TrackRows], plan: Plan, refused: Counter[str]) -> PersonSample | None:
-    rows = {name: np.concatenate([track.rows[name] for track in tracks]) for name in _ROWS}
-    films = np.concatenate([np.repeat(track.film, len(track.rows["frame"])) for track in tracks])
+def _sample(person: int, tracks: list[KeptTrack], plan: Plan, refused: Counter[str]) -> PersonSample | None:
+    parts = [track.rows() for track in tracks]
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in _ROWS}
+    films = np.concatenate([np.repeat(track.film, len(part["frame"])) for track, part in zip(tracks, parts)])
     features = np.stack([feature(a, b) for a, b in zip(rows["angles_deg"], rows["blendshapes"])])
     chosen = most_different(features, rows["sharpness"], plan.frames)
     if len(chosen) < plan.fewest:

@@ -17,15 +17,61 @@ def group(embeddings: np.ndarray, apart: Sequence[tuple[int, int]] = (), thresho
 
     Agglomerative clustering with average linkage: the two groups with the largest mean cosine are joined while it is at
     least ``threshold``. ``embeddings`` (T, D) unit; ``apart``: pairs that are seen at one time, so never one person.
-    Memory T^2: thousands of tracks.
+
+    Two groups whose mean cosine reaches the threshold hold a pair that does: so only tracks that are linked by such
+    pairs (``linked``) can come together, and each set of those is clustered by itself. Same result, and memory for the
+    square of the largest set only, instead of all tracks.
     """
+    owner = np.zeros(len(embeddings), int)
+    places = linked(embeddings, threshold)
+    beside: dict[int, list[tuple[int, int]]] = {}
+    for a, b in apart:
+        if places[a] == places[b]:
+            beside.setdefault(places[a], []).append((a, b))
+    members: dict[int, list[int]] = {}
+    for row, place in enumerate(places):
+        members.setdefault(place, []).append(row)
+    people = 0
+    for place, rows in members.items():
+        local = {row: k for k, row in enumerate(rows)}
+        pairs = [(local[a], local[b]) for a, b in beside.get(place, [])]
+        found = _average_linkage(embeddings[rows], pairs, threshold)
+        owner[rows] = np.array(found) + people
+        people += max(found) + 1
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(owner.tolist()))}
+    return [numbers[name] for name in owner.tolist()]
+
+
+def linked(embeddings: np.ndarray, threshold: float, block: int = 1024) -> list[int]:
+    """For each row (T, D) the first row that it reaches over pairs with a cosine of at least ``threshold``.
+
+    Memory ``block`` x T; time T^2 D.
+    """
+    first = list(range(len(embeddings)))
+
+    def root(row: int) -> int:
+        while first[row] != row:
+            first[row] = row = first[first[row]]
+        return row
+
+    for start in range(0, len(embeddings), block):
+        likeness = embeddings[start : start + block] @ embeddings[start:].T
+        for a, b in np.argwhere(likeness >= threshold - 1e-9).tolist():
+            if a < b and (one := root(start + a)) != (other := root(start + b)):
+                first[max(one, other)] = min(one, other)
+    return [root(row) for row in range(len(embeddings))]
+
+
+def _average_linkage(embeddings: np.ndarray, apart: Sequence[tuple[int, int]], threshold: float) -> list[int]:
     count = len(embeddings)
+    if count == 1:
+        return [0]
     likeness = embeddings @ embeddings.T
     np.fill_diagonal(likeness, -np.inf)
     for a, b in apart:
         likeness[a, b] = likeness[b, a] = -np.inf
     sizes, owner = np.ones(count), list(range(count))
-    while count > 1:
+    while True:
         a, b = divmod(int(likeness.argmax()), count)
         if likeness[a, b] < threshold:
             break
