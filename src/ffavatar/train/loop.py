@@ -30,7 +30,7 @@ from ffavatar.model import FFAvatar
 from ffavatar.train.discriminator import ProjectedDiscriminator
 from ffavatar.train.journal import Journal
 from ffavatar.train.networks import parameter_groups, trainable_state
-from ffavatar.train.ranks import Ranks, gradients_stay, laid_like, spread, whole
+from ffavatar.train.ranks import Ranks, average_copied, clip_gradients, gradients_stay, laid_like, spread, whole
 from ffavatar.train.recipe import Recipe, recipe_of
 from ffavatar.train.sources import Example, Source
 from ffavatar.train.stages import Outcome, Step
@@ -58,6 +58,7 @@ class Work(nn.Module):
         super().__init__()
         self.model, self.critic, self._step = model, critic, step
         self.outcome: Outcome | None = None
+        self.sharded = False
 
     def forward(self, example: Example) -> Tensor:
         """The example's loss; ``outcome`` keeps the rest. A solver that fails on a hopeless estimate makes a loss that
@@ -65,9 +66,16 @@ class Work(nn.Module):
         try:
             self.outcome = self._step(self.model, example)
         except torch.linalg.LinAlgError:
-            lost = [p.sum() * math.nan for p in self.parameters() if p.requires_grad]
-            self.outcome = Outcome(torch.stack(lost).sum(), {})
+            self.outcome = Outcome(self._touched() * math.nan, {})
+        if self.sharded:
+            # FSDP2 exchanges what has a gradient, which must be the same on all ranks, whatever their examples used
+            return self.outcome.loss + 0 * self._touched()
         return self.outcome.loss
+
+    def _touched(self) -> Tensor:
+        """A number that hangs on every parameter here that learns."""
+        here = [p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+        return torch.stack([p.sum() for p in here]).sum()
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class Trainer:
         self.ranks = Ranks() if ranks is None else ranks
         self.slots = self.ranks.slots(recipe.batch)
         self.runner = spread(work, self.ranks, recipe.fsdp)
+        work.sharded = recipe.fsdp and self.ranks.world > 1
         self.model = work.model
         groups = parameter_groups(self.model, recipe, work.critic)
         self.optimiser = torch.optim.Adam(groups, lr=recipe.rate)
@@ -227,6 +236,7 @@ class Trainer:
             assert outcome is not None
             losses.append(float(loss.detach()) - outcome.terms.get("critic", 0.0))
             terms.append(outcome.terms)
+        average_copied(self.runner, self.ranks)
         norms = [self._clip(group["params"]) for group in self.optimiser.param_groups if group["name"] == "critic"]
         norm = self._clip([p for g in self.optimiser.param_groups if g["name"] != "critic" for p in g["params"]])
         finite = all(math.isfinite(value) for value in (*losses, *norms, norm))
@@ -257,8 +267,7 @@ class Trainer:
         return shares
 
     def _clip(self, parameters: list[nn.Parameter]) -> float:
-        norm = nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return clip_gradients(parameters, self.recipe.clip)
 
     def _say(self, shares: list[_Share], speed: float) -> None:
         left = (self.recipe.steps - self.step) / speed

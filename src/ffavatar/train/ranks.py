@@ -89,7 +89,8 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
 def spread(work: nn.Module, ranks: Ranks, fsdp: bool) -> nn.Module:
     """``work`` on all ranks, its gradients averaged over them: copied (DDP), or with ``fsdp`` sharded (FSDP2).
 
-    Sharded are the transformers' blocks, one by one, and the rest together. Every rank must hold the same values.
+    Sharded are the transformers' blocks, one by one, and the rest together; single numbers cannot be and are copied.
+    Every rank must hold the same values. After a backward pass, ``average_copied`` must be called.
     """
     if ranks.world == 1:
         return work
@@ -103,8 +104,35 @@ def spread(work: nn.Module, ranks: Ranks, fsdp: bool) -> nn.Module:
         if isinstance(module, DinoV2 | QueryFormer):
             for block in module.blocks:
                 fully_shard(block, mesh=mesh)
-    fully_shard(work, mesh=mesh)
+    fully_shard(work, mesh=mesh, ignored_params={p for p in work.parameters() if not p.dim()})
     return work
+
+
+def average_copied(runner: nn.Module, ranks: Ranks) -> None:
+    """Average the gradients of those parameters that FSDP2 leaves alone."""
+    if _sharded(runner) is None:
+        return
+    for parameter in runner.parameters():
+        if parameter.requires_grad and not isinstance(parameter, DTensor):
+            if parameter.grad is None:  # this rank's example did without it
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= ranks.world
+
+
+def clip_gradients(parameters: list[nn.Parameter], largest: float) -> float:
+    """Scale gradients whose norm over all ``parameters`` is above ``largest`` down to it; returns the norm."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not any(isinstance(gradient, DTensor) for gradient in gradients):
+        return float(nn.utils.clip_grad_norm_(parameters, largest))
+    # torch does not mix sharded and whole gradients
+    kinds = [[p for p in parameters if isinstance(p, DTensor) is sharded] for sharded in (True, False)]
+    norms = [nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in kinds]
+    whole_norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    total = torch.stack([norm.to(whole_norms[0]) for norm in whole_norms]).norm()
+    for kind in kinds:
+        nn.utils.clip_grads_with_norm_(kind, largest, total)
+    return float(total)
 
 
 def _sharded(runner: nn.Module) -> Any:

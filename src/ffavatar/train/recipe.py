@@ -107,6 +107,11 @@ class Recipe:
         for name in ("label_share", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
+        if self.fsdp and self.label_share and PRESETS[self.preset].estimator == "dinov2":
+            raise InputError(
+                "fsdp needs label_share 0 with an estimator made of sharded blocks, which every rank must run in every "
+                "step; set one of the two."
+            )
         if self.weight_adversarial and self.stage != "avatar":
             raise InputError("weight_adversarial needs pictures; the estimator stage draws none: leave it at 0.")
 
@@ -152,7 +157,7 @@ SELF_SUPERVISED = replace(
 
 PAPER_PRETRAIN = replace(
     PRETRAIN, preset="paper", steps=200_000, rate=1e-4, warmup=2000, ema=0.9998, size=512, level=2, batch=8,
-    stream=True, perceptual="vgg", precision="bfloat16", checkpointing=True, fsdp=True,
+    label_share=0.0, stream=True, perceptual="vgg", precision="bfloat16", checkpointing=True, fsdp=True,
 )  # fmt: skip
 """Published: steps, 8 targets, Adam, one example per GPU, bf16, checkpointing. The rest is ours."""
 PAPER_FINETUNE = replace(
