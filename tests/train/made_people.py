@@ -41,8 +41,10 @@ def made_person(seed: int, labelled: bool = True, shots: int = SHOTS) -> Person:
     return person
 
 
-def write_shards(folder: Path, seeds: list[int], labelled: bool = True, shard_bytes: int = 1 << 28) -> Path:
+def write_shards(
+    folder: Path, seeds: list[int], labelled: bool = True, shard_bytes: int = 1 << 28, shots: int = SHOTS
+) -> Path:
     with ShardWriter(folder, Provenance("synthetic", "test", "CC0-1.0"), shard_bytes=shard_bytes) as writer:
         for seed in seeds:
-            writer.add(made_sample(seed, labelled))
+            writer.add(made_sample(seed, labelled, shots))
     return folder

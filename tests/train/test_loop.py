@@ -131,7 +131,7 @@ def test_several_examples_are_averaged(tmp_path):
 
     recipe = replace(RECIPES["avatar"], steps=1, batch=2, clip=1e9)
     run = trainer(recipe, tmp_path, step)
-    run.advance(False, False, None, Pace())
+    run.advance()
     assert torch.allclose(run.model.former.queries.grad, torch.full_like(run.model.former.queries, 1.5))
     assert [s[:2] for s in seen] == [(0, 0), (0, 1)] and seen[0][2] != seen[1][2]
 
@@ -173,8 +173,8 @@ def test_another_recipe_is_not_continued(tmp_path):
 
 def test_a_checkpoint_of_an_older_version_is_continued(tmp_path):
     """Its recipe lacks today's fields, its optimiser their groups' names."""
-    run = trainer(RECIPES["avatar"], tmp_path)
-    run.advance(False, False, None, Pace())
+    run = trainer(RECIPES["estimator"], tmp_path)
+    run.advance()
     run.save()
     state = torch.load(run.checkpoint, weights_only=True)
     today = ("batch", "stream", "learn", "weight_adversarial", "fsdp", "queries")
@@ -184,10 +184,10 @@ def test_a_checkpoint_of_an_older_version_is_continued(tmp_path):
     ]
     del state["critic"], state["source"]
     torch.save(state, run.checkpoint)
-    rest = trainer(RECIPES["avatar"], tmp_path)
+    rest = trainer(RECIPES["estimator"], tmp_path)
     assert rest.resume() and rest.step == 1
-    rest.advance(False, False, None, Pace())
-    run.advance(False, False, None, Pace())
+    rest.advance()
+    run.advance()
     assert all(torch.equal(a, b) for a, b in zip(run.parameters, rest.parameters))
 
 

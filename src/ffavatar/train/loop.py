@@ -68,7 +68,8 @@ class Work(nn.Module):
         except torch.linalg.LinAlgError:
             self.outcome = Outcome(self._touched() * math.nan, {})
         if self.sharded:
-            # FSDP2 exchanges what has a gradient, which must be the same on all ranks, whatever their examples used
+            # FSDP2 exchanges what has a gradient, which must be the same on all ranks, whatever their examples used.
+            # So, other than elsewhere, Adam's momentum moves the estimator also in steps that read labels alone.
             return self.outcome.loss + 0 * self._touched()
         return self.outcome.loss
 
@@ -202,7 +203,7 @@ class Trainer:
             with _stop_wanted() as stop:
                 while self.step < self.recipe.steps:
                     due = time.monotonic() - saved > pace.save_every_s
-                    shares = self.advance(stop.is_set(), due, journal, pace)
+                    shares = self.advance(stop, due, journal, pace)
                     stopped = any(share.stop for share in shares)
                     by_count = pace.save_every > 0 and self.step % pace.save_every == 0
                     if stopped or by_count or shares[0].due or self.step == self.recipe.steps:
@@ -219,7 +220,10 @@ class Trainer:
             if journal is not None:
                 journal.close()
 
-    def advance(self, stop: bool, due: bool, journal: Journal | None, pace: Pace) -> list[_Share]:
+    def advance(
+        self, stop: threading.Event | None = None, due: bool = False, journal: Journal | None = None,
+        pace: Pace | None = None,
+    ) -> list[_Share]:  # fmt: skip
         """One step of all ranks; one whose loss or gradient is not finite on any of them changes nothing on all of
         them, and is counted."""
         rate = self.rate()
@@ -241,7 +245,8 @@ class Trainer:
         norm = self._clip([p for g in self.optimiser.param_groups if g["name"] != "critic" for p in g["params"]])
         finite = all(math.isfinite(value) for value in (*losses, *norms, norm))
         state = {} if self.source is None else self.source.state()
-        shares = self.ranks.gather(_Share(losses, terms, finite, stop, due, state))
+        stopping = stop is not None and stop.is_set()
+        shares = self.ranks.gather(_Share(losses, terms, finite, stopping, due, state))
         if all(share.finite for share in shares):
             self.optimiser.step()
             self._bad_in_a_row = 0
@@ -261,7 +266,12 @@ class Trainer:
             journal.row({"step": self.step, "loss": _mean_loss(shares), "norm": norm, "rate": rate,
                          "skipped": self.skipped, **_mean_terms(shares)})  # fmt: skip
             pictures = self.work.outcome.pictures if self.work.outcome is not None else None
-            if pictures is not None and pace.pictures_every and self.step % pace.pictures_every == 0:
+            if (
+                pictures is not None
+                and pace is not None
+                and pace.pictures_every
+                and self.step % pace.pictures_every == 0
+            ):
                 journal.pictures(self.step, pictures)
         self.work.outcome = None  # frees the example's graph
         return shares

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -95,7 +96,10 @@ def spread(work: nn.Module, ranks: Ranks, fsdp: bool) -> nn.Module:
     if ranks.world == 1:
         return work
     if not fsdp:
-        return nn.parallel.DistributedDataParallel(work, broadcast_buffers=False, find_unused_parameters=True)
+        # buffers never change; newer torch has renamed the switch that says so
+        known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        still = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+        return nn.parallel.DistributedDataParallel(work, find_unused_parameters=True, **still)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
