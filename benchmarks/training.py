@@ -173,12 +173,13 @@ def shares(run: Trainer, steps: int) -> tuple[dict[str, float], float]:
     return per_step, whole * 1e3 / steps
 
 
-def times(run: Trainer, steps: int) -> list[float]:
+def times(run: Trainer, steps: int) -> list[tuple[float, float]]:
+    """Seconds of the clock and of the processor, all threads, of each step: the latter hardly depend on other work."""
     found = []
     for _ in range(steps):
-        start = time.perf_counter()
+        wall, processor_s = time.perf_counter(), time.process_time()
         run.advance()
-        found.append(time.perf_counter() - start)
+        found.append((time.perf_counter() - wall, time.process_time() - processor_s))
     return found
 
 
@@ -187,7 +188,8 @@ def main() -> None:
     parser.add_argument("--recipe", choices=list(RECIPES), default="avatar")
     parser.add_argument("--data", type=Path, help="people instead of those made on the spot")
     parser.add_argument("--people", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="how often the two rasterisers take turns")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--write", action="store_true")
@@ -198,27 +200,27 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         with parts_named():
             run = trainer(recipe, people, Path(folder) / "profile")
-            times(run, 2)
+            times(run, 1)
             parts, whole = shares(run, options.steps)
         rows = sorted(parts.items(), key=lambda item: -item[1])
         table = ["| part, forward and backward | ms per step | share |", "| --- | ---: | ---: |"]
         table += [f"| {name} | {value:.0f} | {100 * value / whole:.0f} % |" for name, value in rows]
         table.append(f"| whole step, profiled | {whole:.0f} | |")
         print("\n".join(table), flush=True)
-        found: dict[str, list[float]] = {"native": [], "torch": []}
+        found: dict[str, list[tuple[float, float]]] = {"native": [], "torch": []}
         runs = {}
         for backend in found:
             with parts_named(backend):
                 runs[backend] = trainer(recipe, people, Path(folder) / backend)
-        for _ in range(3):
+        for _ in range(options.rounds):
             for backend, seconds in found.items():
                 with parts_named(backend):
                     seconds += times(runs[backend], 1 if backend == "torch" else 2)
-    middle = {backend: statistics.median(seconds) for backend, seconds in found.items()}
+    wall, used = ({b: statistics.median(s[k] for s in seconds) for b, seconds in found.items()} for k in (0, 1))
     speed = [
-        "| rasteriser | steps/s (median) |", "| --- | ---: |",
-        *(f"| {backend} | {1 / value:.2f} |" for backend, value in middle.items()),
-        f"| ratio | {middle['torch'] / middle['native']:.1f} |",
+        "| rasteriser | steps/s | seconds per step | processor seconds per step |", "| --- | ---: | ---: | ---: |",
+        *(f"| {b} | {1 / wall[b]:.3f} | {wall[b]:.2f} | {used[b]:.2f} |" for b in found),
+        f"| torch / native | | {wall['torch'] / wall['native']:.1f} | {used['torch'] / used['native']:.1f} |",
     ]  # fmt: skip
     print("\n".join(speed))
     if options.write:
