@@ -98,7 +98,9 @@ def spread(work: nn.Module, ranks: Ranks, fsdp: bool) -> nn.Module:
     if not fsdp:
         # buffers never change; newer torch has renamed the switch that says so
         known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
-        still = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+        still: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+        }
         return nn.parallel.DistributedDataParallel(work, find_unused_parameters=True, **still)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
