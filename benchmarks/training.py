@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import datetime
+import os
 import platform
 import statistics
 import time
@@ -225,7 +226,7 @@ def main() -> None:
     print("\n".join(speed))
     if options.write:
         about = (
-            f"{datetime.date.today()}; {processor()}, {options.threads} threads, {native_backend.instruction_set()} "
+            f"{datetime.date.today()}; {processor()}, {load()}, {options.threads} threads, {native_backend.instruction_set()} "
             f"kernels; Python {platform.python_version()}, torch {torch.__version__}; recipe `{options.recipe}` of "
             f"{recipe.preset}: {recipe.targets} targets, 1 to {recipe.max_sources} sources, {recipe.size} px, level "
             f"{recipe.level}, LPIPS {recipe.perceptual if recipe.weight_lpips else 'off'}."
@@ -233,6 +234,11 @@ def main() -> None:
         text = "\n".join([about, "", *table, "", *speed])
         place = Path(__file__).parent / "results" / "training.md"
         place.write_text(f"# A training step\n\n`python benchmarks/training.py --write`\n\n{text}\n")
+
+
+def load() -> str:
+    """How busy the machine is."""
+    return f"load average {os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else "load unknown"
 
 
 def processor() -> str:

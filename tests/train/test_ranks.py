@@ -20,6 +20,7 @@ from made_people import made_person, write_shards
 
 from ffavatar.errors import InputError
 from ffavatar.model import create_model
+from ffavatar.model.weights import state_from
 from ffavatar.train.discriminator import CHANNELS, ProjectedDiscriminator
 from ffavatar.train.loop import Pace, Trainer, Work
 from ffavatar.train.networks import prepare_model
@@ -170,7 +171,7 @@ from dataclasses import replace
 from ffavatar.train.loop import Pace
 from ffavatar.train.recipe import SMOKE
 from ffavatar.train.run import train
-recipe = replace(SMOKE, steps=12, level=0, stream=True, batch=2)
+recipe = replace(SMOKE, steps=8, level=0, stream=True, batch=2)
 train(recipe, Path(sys.argv[1]), Path(sys.argv[2]), device="cpu", pace=Pace(save_every=2))
 """
 
@@ -186,7 +187,7 @@ def _start(shards: Path, out: Path, ranks: int = 1) -> subprocess.Popen:
 
 def _wait_for_steps(out: Path, steps: int, process: subprocess.Popen) -> None:
     """Until the checkpoint, which is there with the log's rows, is past so many steps."""
-    end = time.monotonic() + 240
+    end = time.monotonic() + 600
     while time.monotonic() < end and process.poll() is None:
         if (out / "log.jsonl").exists() and len((out / "log.jsonl").read_text().splitlines()) >= steps:
             return
@@ -201,16 +202,17 @@ def test_killed_at_any_step_the_curve_is_the_uninterrupted_one(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     whole, killed = tmp_path / "a" / "run", tmp_path / "b" / "run"
-    assert _start(shards, whole).wait(300) == 0
-    for steps in (2, 4, 8):
+    assert _start(shards, whole).wait(600) == 0
+    for steps in (1, 3, 6):
         process = _start(shards, killed)
         _wait_for_steps(killed, steps, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert not (killed / "weights.safetensors").exists()
-    assert _start(shards, killed).wait(300) == 0
+    assert _start(shards, killed).wait(600) == 0
     assert rows(killed) == rows(whole)
-    assert (killed / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    made, expected = (state_from(folder / "weights.safetensors") for folder in (killed, whole))
+    assert made.keys() == expected.keys() and all(torch.equal(made[name], expected[name]) for name in made)
     assert sorted(p.name for p in killed.iterdir()) == sorted(p.name for p in whole.iterdir())
 
 
@@ -224,9 +226,9 @@ def test_torchrun_is_stopped_cleanly_and_goes_on(tmp_path):
     process.terminate()
     assert process.wait(120) != 0
     stopped = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
-    assert 2 <= stopped == len(rows(out)) < 12
-    assert _start(shards, out, ranks=2).wait(300) == 0
-    assert [row["step"] for row in rows(out)] == list(range(1, 13))
+    assert 2 <= stopped == len(rows(out)) < 8
+    assert _start(shards, out, ranks=2).wait(600) == 0
+    assert [row["step"] for row in rows(out)] == list(range(1, 9))
 
 
 def test_published_features_have_these_channels():
