@@ -226,8 +226,8 @@ def main() -> None:
     print("\n".join(speed))
     if options.write:
         about = (
-            f"{datetime.date.today()}; {processor()}, {load()}, {options.threads} threads, {native_backend.instruction_set()} "
-            f"kernels; Python {platform.python_version()}, torch {torch.__version__}; recipe `{options.recipe}` of "
+            f"{datetime.date.today()}; {processor()}, {load()}, {options.threads} threads, "
+            f"{native_backend.instruction_set()} kernels; Python {platform.python_version()}, torch {torch.__version__}; recipe `{options.recipe}` of "
             f"{recipe.preset}: {recipe.targets} targets, 1 to {recipe.max_sources} sources, {recipe.size} px, level "
             f"{recipe.level}, LPIPS {recipe.perceptual if recipe.weight_lpips else 'off'}."
         )
