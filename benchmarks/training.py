@@ -227,9 +227,10 @@ def main() -> None:
     if options.write:
         about = (
             f"{datetime.date.today()}; {processor()}, {load()}, {options.threads} threads, "
-            f"{native_backend.instruction_set()} kernels; Python {platform.python_version()}, torch {torch.__version__}; recipe `{options.recipe}` of "
-            f"{recipe.preset}: {recipe.targets} targets, 1 to {recipe.max_sources} sources, {recipe.size} px, level "
-            f"{recipe.level}, LPIPS {recipe.perceptual if recipe.weight_lpips else 'off'}."
+            f"{native_backend.instruction_set()} kernels; Python {platform.python_version()}, torch "
+            f"{torch.__version__}; recipe `{options.recipe}` of {recipe.preset}: {recipe.targets} targets, 1 to "
+            f"{recipe.max_sources} sources, {recipe.size} px, level {recipe.level}, LPIPS "
+            f"{recipe.perceptual if recipe.weight_lpips else 'off'}."
         )
         text = "\n".join([about, "", *table, "", *speed])
         place = Path(__file__).parent / "results" / "training.md"
