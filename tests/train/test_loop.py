@@ -227,3 +227,17 @@ def test_saving_by_the_clock(tmp_path):
     )[1]
     run.run(Pace(save_every_s=0.01))
     assert saved == [2, 3]  # asked for before a step, done after it
+
+
+if (
+    __name__ == "__main__"
+):  # after a change of the model that is meant: PYTHONPATH=tests python tests/train/test_loop.py
+    import tempfile
+
+    torch.set_num_threads(1)
+    curves = {}
+    for name, recipe in RECIPES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            trainer(recipe, Path(folder)).run()
+            curves[name] = losses(Path(folder))
+    (Path(__file__).parent / "golden_losses.json").write_text(json.dumps(curves, indent=1) + "\n")
