@@ -93,8 +93,12 @@ def render_avatar(
     background: tuple[float, float, float] | Float[Tensor, "*B C"] = (1.0, 1.0, 1.0),
     camera: Camera | None = None,
     backend: Backend = "auto",
+    rotate_covariance: bool = True,
 ) -> Rendering:
-    """Pose and rasterise in one call; without ``camera``, the normalised camera with ``size`` pixels a side."""
+    """Pose and rasterise in one call; without ``camera``, the normalised camera with ``size`` pixels a side.
+
+    ``rotate_covariance`` as in ``pose_gaussians``.
+    """
     if camera is None:
         camera = normalised_camera(size, len(params), params.root.device)
-    return render_gaussians(pose_gaussians(rig, canonical, params), camera, background, backend)
+    return render_gaussians(pose_gaussians(rig, canonical, params, rotate_covariance), camera, background, backend)

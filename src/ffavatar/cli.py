@@ -23,6 +23,7 @@ from ffavatar.commands.exporting import export
 from ffavatar.commands.personal import personalize
 from ffavatar.commands.progress import one_line
 from ffavatar.commands.submission import submission
+from ffavatar.commands.training import TRAIN
 from ffavatar.errors import InputError
 
 EXIT_FAILURE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -88,6 +89,10 @@ def build_app() -> typer.Typer:
     for command in PREPARE:
         prepare.command()(_guarded(command))
     app.add_typer(prepare, name="prepare")
+    train = typer.Typer(no_args_is_help=True, help="Train a model: stage by stage; under torchrun on several GPUs.")
+    for command in TRAIN:
+        train.command(command.__name__)(_guarded(command))
+    app.add_typer(train, name="train")
     return app
 
 

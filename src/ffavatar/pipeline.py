@@ -96,16 +96,19 @@ def few_to_many(
     *,
     estimate: Estimate | None = None,
     params: HeadParams | None = None,
+    rotate_covariance: bool = True,
 ) -> FewToMany:
     """One training pass: avatar from ``batch.source``, driven by and rendered like ``batch.target``; differentiable.
 
     ``size`` of the pictures in pixels, ``level`` of the head's subdivision. Where exact labels are known, ``estimate``
-    (of the sources) and ``params`` (of the targets) stand in for the estimator's readings.
+    (of the sources) and ``params`` (of the targets) stand in for the estimator's readings. ``rotate_covariance`` as in
+    ``pose_gaussians``.
     """
     made = model.reconstruct(batch.source, level, estimate)
     if params is None:
         params = model.estimator(batch.target, made.estimate.identity).params
-    return FewToMany(render_avatar(made.rig, made.canonical, params, size), params, made)
+    rendering = render_avatar(made.rig, made.canonical, params, size, rotate_covariance=rotate_covariance)
+    return FewToMany(rendering, params, made)
 
 
 _TRACK_RATES = {

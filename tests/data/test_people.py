@@ -48,7 +48,7 @@ def test_more_people_are_added_to_shards_that_are_there(tmp_path: Path) -> None:
     assert [shard.samples for shard in writer.manifest.shards] == [1, 1]
     with pytest.raises(InputError, match="other data or settings"):
         prepare_synthetic(tmp_path / "s", people=1, shots=2, size=32, detected=False)
-    with pytest.raises(InputError, match="no exact labels"):
+    with pytest.raises(InputError, match="no landmarker readings"):
         load_people(tmp_path / "s")  # nothing was detected
 
 

@@ -1,63 +1,58 @@
 """Training: the same numbers however often a run is stopped, bad steps skipped, weights that load back."""
 
+import itertools
 import json
-from dataclasses import replace
+import math
+import signal
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from made_people import made_person
 
-from ffavatar.data.synthetic import synthetic_person
+from ffavatar.errors import InputError
 from ffavatar.model import create_model
 from ffavatar.model.weights import state_from
-from ffavatar.train.loop import Trainer
+from ffavatar.train.loop import MOST_SKIPPED, Pace, Trainer, Work
+from ffavatar.train.networks import prepare_model
 from ffavatar.train.recipe import SMOKE
-from ffavatar.train.samples import Person, _outlines
-from ffavatar.train.stages import avatar_step, estimator_step
+from ffavatar.train.sources import InMemory
+from ffavatar.train.stages import Outcome, avatar_step, estimator_step
 
-
-@pytest.fixture(scope="module")
-def people():
-    found = []
-    for seed in (1, 2):
-        made = synthetic_person(seed, shots=5, size=64, supersample=1)
-        mattes = np.asarray(made.mattes)
-        found.append(
-            Person(
-                np.asarray(made.images),
-                mattes,
-                mattes,
-                np.asarray(made.landmarks, np.float32),
-                np.zeros((5, 52), np.float32),
-                _outlines(np.asarray(made.images), mattes),
-                made.params,
-                torch.as_tensor(made.identity).float(),
-            )
-        )
-    return found
-
+GOLDEN = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
+# Relative. Builds of torch, instruction sets and numbers of threads round differently, and Adam enlarges that: with the
+# torch rasteriser instead of the native one the curve differs by 4e-7; a learning rate that is 1 % off, by 2e-3.
+GOLDEN_TOLERANCE = 5e-4
 
 RECIPES = {
-    "avatar": replace(SMOKE, steps=4, level=0),
-    "estimator": replace(SMOKE, stage="estimator", steps=4, people=2, views_per_person=2),
+    "avatar": replace(SMOKE, level=0, targets=3),
+    "estimator": replace(SMOKE, stage="estimator", people=2, views_per_person=2),
 }
+PEOPLE = (1, 2)
 
 
-def trainer(recipe, folder):
+def trainer(recipe, folder, step=None):
     torch.manual_seed(0)
-    model = create_model(recipe.preset).train()
-    if recipe.stage == "estimator":
-        return Trainer(model, list(model.estimator.parameters()), recipe, folder)
-    model.estimator.requires_grad_(False)
-    return Trainer(model, [p for p in model.parameters() if p.requires_grad], recipe, folder)
-
-
-def step_of(recipe, people):
-    return estimator_step(people, recipe) if recipe.stage == "estimator" else avatar_step(people, recipe, None)
+    model = prepare_model(create_model(recipe.model_config()), recipe)
+    source = InMemory([made_person(seed) for seed in PEOPLE])
+    if step is None:
+        step = estimator_step(source, recipe) if recipe.stage == "estimator" else avatar_step(source, recipe, None)
+    return Trainer(Work(model, step), recipe, folder, source)
 
 
 def losses(folder):
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stage", RECIPES)
+def test_the_golden_loss_curve(tmp_path, stage):
+    """Ten steps, from seed 0, of untrained weights: what is learned must not change unnoticed."""
+    trainer(RECIPES[stage], tmp_path).run()
+    assert losses(tmp_path) == pytest.approx(GOLDEN[stage], rel=GOLDEN_TOLERANCE)
 
 
 class Killed(Exception):
@@ -65,50 +60,153 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("stage", RECIPES)
-def test_a_stopped_run_goes_on_bit_for_bit(people, tmp_path, stage):
-    recipe = RECIPES[stage]
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stage):
+    recipe = replace(RECIPES[stage], steps=4)
     whole = trainer(recipe, tmp_path / "whole")
-    whole.run(step_of(recipe, people))
+    whole.run()
 
-    step, calls = step_of(recipe, people), []
+    run = trainer(recipe, tmp_path / "stopped")
+    step, calls = run.work._step, []
 
-    def killed_at_the_third(model, rng):
+    def killed_at_the_fourth(model, example):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 4:
             raise Killed
-        return step(model, rng)
+        return step(model, example)
 
+    run.work._step = killed_at_the_fourth
     with pytest.raises(Killed):
-        trainer(recipe, tmp_path / "stopped").run(killed_at_the_third)
+        run.run(Pace(save_every=2))
+    assert len(losses(tmp_path / "stopped")) == 3  # a step ahead of the checkpoint
     rest = trainer(recipe, tmp_path / "stopped")
     assert rest.resume() and rest.step == 2
-    rest.run(step_of(recipe, people))
+    rest.run()
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
     for name, value in whole.mean.items():
         assert torch.equal(value, rest.mean[name]), name
 
 
-def test_training_changes_what_it_should_and_lowers_the_loss(people, tmp_path):
+def test_training_changes_what_it_should_and_lowers_the_loss(tmp_path):
     recipe = replace(RECIPES["estimator"], steps=25, rate=2e-3)
-    run = trainer(recipe, tmp_path)
-    run.run(step_of(recipe, people))
+    trainer(recipe, tmp_path).run()
     curve = losses(tmp_path)
     assert np.mean(curve[-5:]) < 0.9 * np.mean(curve[:5])
 
 
-def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(people, tmp_path):
-    recipe = replace(RECIPES["avatar"], steps=1)
-    run = trainer(recipe, tmp_path)
+def nan_step(model, example):
+    return Outcome(sum(p.sum() for p in model.decoder.parameters()) * math.nan, {})
+
+
+def failing_step(model, example):
+    raise torch.linalg.LinAlgError("singular")
+
+
+@pytest.mark.parametrize("step", [nan_step, failing_step])
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, step):
+    run = trainer(replace(RECIPES["avatar"], steps=1), tmp_path, step)
     before = [p.detach().clone() for p in run.parameters]
-    run.run(lambda model, rng: (sum(p.sum() for p in run.parameters) * float("nan"), {}))
+    run.run()
     assert run.skipped == 1
     assert all(torch.equal(a, b) for a, b in zip(before, run.parameters))
+    row = json.loads((tmp_path / "log.jsonl").read_text())
+    assert row["loss"] is None and row["skipped"] == 1
+    assert torch.load(run.checkpoint, weights_only=True)["skipped"] == 1
 
 
-def test_another_recipe_is_not_continued(people, tmp_path):
+def test_a_run_that_has_diverged_says_so(tmp_path):
+    run = trainer(replace(RECIPES["avatar"], steps=1000), tmp_path, nan_step)
+    with pytest.raises(RuntimeError, match="diverged"):
+        run.run()
+    assert run.step == MOST_SKIPPED - 1
+
+
+def test_several_examples_are_averaged(tmp_path):
+    """The gradient of a step of two examples is the mean of theirs; their random numbers differ."""
+    seen = []
+
+    def step(model, example):
+        seen.append((example.step, example.slot, int(example.rng.integers(1000))))
+        weight = model.former.queries
+        return Outcome((weight * (example.slot + 1)).sum(), {"slot": float(example.slot)})
+
+    recipe = replace(RECIPES["avatar"], steps=1, batch=2, clip=1e9)
+    run = trainer(recipe, tmp_path, step)
+    run.advance()
+    assert torch.allclose(run.model.former.queries.grad, torch.full_like(run.model.former.queries, 1.5))
+    assert [s[:2] for s in seen] == [(0, 0), (0, 1)] and seen[0][2] != seen[1][2]
+
+
+def test_ctrl_c_ends_after_the_step_with_a_checkpoint(tmp_path):
+    recipe = RECIPES["estimator"]
+    run = trainer(recipe, tmp_path)
+    step = run.work._step
+
+    def interrupted(model, example):
+        if example.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(model, example)
+
+    run.work._step = interrupted
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert signal.getsignal(signal.SIGINT) is before
+    rest = trainer(recipe, tmp_path)
+    assert rest.resume() and rest.step == 3
+    rest.run()
+    assert losses(tmp_path) == pytest.approx(GOLDEN["estimator"], rel=GOLDEN_TOLERANCE)
+
+
+def test_runs_in_a_side_thread(tmp_path):
+    run = trainer(replace(RECIPES["estimator"], steps=1), tmp_path)
+    thread = threading.Thread(target=run.run)
+    thread.start()
+    thread.join()
+    assert run.step == 1 and run.checkpoint.exists()
+
+
+def test_another_recipe_is_not_continued(tmp_path):
     trainer(RECIPES["avatar"], tmp_path).save()
-    with pytest.raises(ValueError, match="recipe"):
+    with pytest.raises(InputError, match="another recipe"):
         trainer(replace(RECIPES["avatar"], seed=1), tmp_path).resume()
+
+
+def test_a_checkpoint_of_an_older_version_is_continued(tmp_path):
+    """Its recipe lacks today's fields, its optimiser their groups' names."""
+    run = trainer(RECIPES["estimator"], tmp_path)
+    run.advance()
+    run.save()
+    state = torch.load(run.checkpoint, weights_only=True)
+    today = ("batch", "stream", "learn", "weight_adversarial", "fsdp", "queries")
+    state["recipe"] = {k: v for k, v in asdict(run.recipe).items() if k not in today}
+    state["optimiser"]["param_groups"] = [
+        {k: v for k, v in group.items() if k not in ("name", "rate")} for group in state["optimiser"]["param_groups"]
+    ]
+    del state["critic"], state["source"]
+    torch.save(state, run.checkpoint)
+    rest = trainer(RECIPES["estimator"], tmp_path)
+    assert rest.resume() and rest.step == 1
+    rest.advance()
+    run.advance()
+    assert all(torch.equal(a, b) for a, b in zip(run.parameters, rest.parameters))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run = trainer(RECIPES["avatar"], tmp_path)
+    run.checkpoint.write_bytes(b"PK\x03\x04 no checkpoint")
+    with pytest.raises(InputError, match="cannot be read"):
+        run.resume()
+
+
+def test_rates_warm_up_and_fall_along_a_cosine(tmp_path):
+    run = trainer(replace(RECIPES["avatar"], steps=100, warmup=10, rate=1.0), tmp_path)
+    found = []
+    for run.step in range(101):
+        found.append(run.rate())
+    assert found[0] == pytest.approx(0.1) and found[4] < found[9]
+    assert found[50] == pytest.approx(0.505)
+    assert found[100] == pytest.approx(0.01)
+    assert all(a > b for a, b in itertools.pairwise(found[10:]))
 
 
 def test_exported_weights_fit_the_model(tmp_path):
@@ -117,3 +215,29 @@ def test_exported_weights_fit_the_model(tmp_path):
     state = state_from(tmp_path / "weights.safetensors")
     assert state.keys() == run.mean.keys()
     assert all(value.dtype == torch.float16 for value in state.values())
+
+
+def test_saving_by_the_clock(tmp_path):
+    run = trainer(replace(RECIPES["estimator"], steps=3), tmp_path)
+    saved = []
+    run.save = lambda source: saved.append(run.step)
+    run.work._step = lambda model, example: (
+        time.sleep(0.05),
+        Outcome(model.estimator.log_sigma * 1.0, {}),
+    )[1]
+    run.run(Pace(save_every_s=0.01))
+    assert saved == [2, 3]  # asked for before a step, done after it
+
+
+if (
+    __name__ == "__main__"
+):  # after a change of the model that is meant: PYTHONPATH=tests python tests/train/test_loop.py
+    import tempfile
+
+    torch.set_num_threads(1)
+    curves = {}
+    for name, recipe in RECIPES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            trainer(recipe, Path(folder)).run()
+            curves[name] = losses(Path(folder))
+    (Path(__file__).parent / "golden_losses.json").write_text(json.dumps(curves, indent=1) + "\n")

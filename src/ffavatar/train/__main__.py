@@ -8,63 +8,34 @@ from pathlib import Path
 
 import torch
 
-from ffavatar.model import create_model
-from ffavatar.model.weights import state_from
-from ffavatar.train.loop import Trainer
-from ffavatar.train.recipe import AVATAR, ESTIMATOR, Recipe
-from ffavatar.train.samples import load_people
-from ffavatar.train.stages import avatar_step, estimator_step
+from ffavatar.train.loop import Pace
+from ffavatar.train.recipe import STAGES, recipe_for
+from ffavatar.train.run import train
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ffavatar.train", description=__doc__)
-    parser.add_argument("stage", choices=["estimator", "avatar"])
-    parser.add_argument("--data", type=Path, required=True, help="folder of annotated synthetic people")
+    parser.add_argument("stage", choices=list(STAGES))
+    parser.add_argument("--data", type=Path, required=True, help="folder of annotated synthetic people, or of shards")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoint, log, weights")
     parser.add_argument("--weights", type=Path, help="weights to start from (an earlier stage's)")
+    parser.add_argument("--preset", default="lite")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--people", type=int, help="use only the first so many people of the folder")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--no-perceptual", action="store_true", help="train without LPIPS (nothing is fetched)")
+    parser.add_argument("--pictures-every", type=int, default=0, help="write a sheet of pictures every so many steps")
+    parser.add_argument("--tensorboard", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    recipe = {"estimator": ESTIMATOR, "avatar": AVATAR}[options.stage]
     changes = {name: value for name in ("steps", "seed") if (value := getattr(options, name)) is not None}
+    recipe = replace(recipe_for(options.stage, options.preset), **changes)
     if options.no_perceptual:
-        changes["weight_lpips"] = 0.0
-    train(replace(recipe, **changes), options.data, options.out, options.weights, options.people)
-
-
-def train(recipe: Recipe, data: Path, out: Path, weights: Path | None = None, limit: int | None = None) -> Trainer:
-    """Run a recipe to its end, resuming what ``out`` holds, and export the weights to ``out/weights.safetensors``."""
-    torch.manual_seed(recipe.seed)
-    model = create_model(recipe.preset).train()
-    if weights is not None:
-        model.load_state_dict({name: value.float() for name, value in state_from(weights).items()}, strict=False)
-    people = load_people(data, limit)
-    print(f"{len(people)} people, {sum(map(len, people))} views", flush=True)
-    if recipe.stage == "estimator":
-        parameters = list(model.estimator.parameters())
-        step = estimator_step(people, recipe)
-    else:
-        model.estimator.requires_grad_(False)
-        parameters = [p for part in (model.encoder, model.former, model.decoder) for p in part.parameters()]
-        step = avatar_step(people, recipe, _perceptual() if recipe.weight_lpips else None)
-    trainer = Trainer(model, parameters, recipe, out)
-    if trainer.resume():
-        print(f"going on from step {trainer.step}", flush=True)
-    trainer.run(step)
-    trainer.export(out / "weights.safetensors")
-    return trainer
-
-
-def _perceptual():
-    """LPIPS on AlexNet, gradients to the first argument only."""
-    from ffavatar.evaluate.lpips import load_lpips
-
-    net = load_lpips("alex")
-    return lambda seen, goal: net.distance(net.features(seen), net.prepare(goal))
+        recipe = replace(recipe, weight_lpips=0.0, weight_adversarial=0.0)
+    pace = Pace(pictures_every=options.pictures_every, tensorboard=options.tensorboard)
+    train(recipe, options.data, options.out, options.weights, options.people, device=options.device, pace=pace)
 
 
 if __name__ == "__main__":

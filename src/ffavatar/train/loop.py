@@ -1,127 +1,331 @@
 """The training loop: one resumable record of state, a deterministic stream of steps.
 
-Which people and views a step sees depends on the seed and the step's number alone, so a run that was killed goes on as
-if it had not been.
+Which people and views a step sees depends on the seed, the step's number and (streamed) the reader's saved place alone,
+so a run that was killed goes on as if it had not been, on as many ranks as one likes.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import pickle
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 from ffavatar.model import FFAvatar
-from ffavatar.train.recipe import Recipe
+from ffavatar.train.discriminator import ProjectedDiscriminator
+from ffavatar.train.journal import Journal
+from ffavatar.train.networks import parameter_groups, trainable_state
+from ffavatar.train.ranks import Ranks, average_copied, clip_gradients, gradients_stay, laid_like, spread, whole
+from ffavatar.train.recipe import Recipe, recipe_of
+from ffavatar.train.sources import Example, Source
+from ffavatar.train.stages import Outcome, Step
 
-Step = Callable[[FFAvatar, np.random.Generator], tuple[Tensor, dict[str, float]]]
+MOST_SKIPPED = 50  # bad steps one after the other: the run has diverged
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a run is watched and saved; changes nothing of its result."""
+
+    save_every_s: float = 120.0
+    save_every: int = 0
+    """Steps; 0: by the clock alone."""
+    log_every: int = 25
+    pictures_every: int = 0
+    """Steps; 0: none."""
+    tensorboard: bool = False
+
+
+class Work(nn.Module):
+    """Everything that learns, with one example's loss as its forward pass: what DDP and FSDP2 wrap."""
+
+    def __init__(self, model: FFAvatar, step: Step, critic: ProjectedDiscriminator | None = None):
+        super().__init__()
+        self.model, self.critic, self._step = model, critic, step
+        self.outcome: Outcome | None = None
+        self.sharded = False
+
+    def forward(self, example: Example) -> Tensor:
+        """The example's loss; ``outcome`` keeps the rest. A solver that fails on a hopeless estimate makes a loss that
+        is not a number, for then all ranks skip the step together."""
+        try:
+            self.outcome = self._step(self.model, example)
+        except torch.linalg.LinAlgError:
+            self.outcome = Outcome(self._touched() * math.nan, {})
+        if self.sharded:
+            # FSDP2 exchanges what has a gradient, which must be the same on all ranks, whatever their examples used.
+            # So, other than elsewhere, Adam's momentum moves the estimator also in steps that read labels alone.
+            return self.outcome.loss + 0 * self._touched()
+        return self.outcome.loss
+
+    def _touched(self) -> Tensor:
+        """A number that hangs on every parameter here that learns."""
+        here = [p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+        return torch.stack([p.sum() for p in here]).sum()
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one rank tells the others after its part of a step."""
+
+    losses: list[float]
+    terms: list[dict[str, float]]
+    finite: bool
+    stop: bool
+    due: bool
+    state: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 class Trainer:
-    """Model, optimiser and running mean of one run, with atomic checkpoints in ``folder``."""
+    """Model, optimiser and running mean of one run, with atomic checkpoints in ``folder``.
 
-    def __init__(self, model: FFAvatar, parameters: list[nn.Parameter], recipe: Recipe, folder: Path):
-        self.model, self.recipe, self.folder = model, recipe, folder
-        self.parameters = parameters
-        self.optimiser = torch.optim.Adam(parameters, lr=recipe.rate, betas=(0.9, 0.98))
-        self.mean = {name: value.detach().clone() for name, value in trainable_state(model).items()}
+    ``work.model`` must be prepared (``networks.prepare_model``). Every rank makes one with the same values.
+    """
+
+    def __init__(
+        self, work: Work, recipe: Recipe, folder: Path, source: Source | None = None, ranks: Ranks | None = None
+    ):
+        self.work, self.recipe, self.folder, self.source = work, recipe, folder, source
+        self.ranks = Ranks() if ranks is None else ranks
+        self.slots = self.ranks.slots(recipe.batch)
+        self.runner = spread(work, self.ranks, recipe.fsdp)
+        work.sharded = recipe.fsdp and self.ranks.world > 1
+        self.model = work.model
+        groups = parameter_groups(self.model, recipe, work.critic)
+        self.optimiser = torch.optim.Adam(groups, lr=recipe.rate)
+        self.mean = {name: value.detach().clone() for name, value in trainable_state(self.model).items()}
         self.step = 0
         self.skipped = 0
+        self._bad_in_a_row = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
     def resume(self) -> bool:
-        """Go on from the folder's checkpoint, if there is one; the recipe must be the same."""
+        """Go on from the folder's checkpoint, if there is one; the recipe must be the same.
+
+        Raises:
+            InputError: the checkpoint is of another recipe, or damaged.
+        """
         if not self.checkpoint.exists():
             return False
-        state = torch.load(self.checkpoint, weights_only=True)
-        if state["recipe"] != asdict(self.recipe):
-            raise ValueError(f"{self.checkpoint} was made by another recipe; choose another folder to train in.")
-        self.model.load_state_dict(state["model"], strict=False)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.mean, self.step, self.skipped = state["mean"], state["step"], state["skipped"]
+        try:
+            state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+            recipe = recipe_of(state["recipe"])
+        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, EOFError) as error:
+            raise InputError(f"{self.checkpoint} cannot be read ({error}); choose another folder.") from error
+        if recipe != self.recipe:
+            raise InputError(f"{self.checkpoint} was made by another recipe; choose another folder to train in.")
+        with torch.no_grad():
+            for mine, saved in ((trainable_state(self.model), state["model"]), (self.mean, state["mean"])):
+                for name, value in mine.items():
+                    value.copy_(laid_like(saved[name], value))
+            if self.work.critic is not None:
+                for name, value in self.work.critic.state_dict().items():
+                    value.copy_(laid_like(state["critic"][name], value))
+        self._load_optimiser(state["optimiser"])
+        self.step, self.skipped = state["step"], state["skipped"]
+        if self.source is not None:
+            self.source.restore(state.get("source", {}))
         return True
 
-    def save(self) -> None:
-        with atomic_path(self.checkpoint) as path:
-            torch.save(
-                {
-                    "recipe": asdict(self.recipe),
-                    "model": trainable_state(self.model),
-                    "optimiser": self.optimiser.state_dict(),
-                    "mean": self.mean,
-                    "step": self.step,
-                    "skipped": self.skipped,
-                },
-                path,
-            )
+    def _load_optimiser(self, state: dict[str, Any]) -> None:
+        for number, parameter in enumerate(self.parameters):
+            moments = state["state"].get(number, {})
+            for name, value in moments.items():
+                if isinstance(value, Tensor) and value.dim():
+                    moments[name] = laid_like(value, parameter)
+        for mine, saved in zip(self.optimiser.param_groups, state["param_groups"], strict=True):
+            for name in ("name", "rate"):  # older checkpoints name neither
+                saved.setdefault(name, mine[name])
+        self.optimiser.load_state_dict(state)
+
+    def save(self, source: dict[int, dict[str, Any]] | None = None) -> None:
+        """Write the checkpoint; all ranks must call it. ``source``: the state of all ranks' slots."""
+        if source is None:
+            own = {} if self.source is None else self.source.state()
+            source = {slot: at for share in self.ranks.gather(own) for slot, at in share.items()}
+        state = {
+            "recipe": asdict(self.recipe),
+            "model": whole(trainable_state(self.model)),
+            "critic": {} if self.work.critic is None else whole(self.work.critic.state_dict()),
+            "optimiser": whole(self.optimiser.state_dict()),
+            "mean": whole(self.mean),
+            "step": self.step,
+            "skipped": self.skipped,
+            "source": source,
+        }
+        if self.ranks.first:
+            with atomic_path(self.checkpoint) as path:
+                torch.save(state, path)
 
     def rate(self) -> float:
+        """Of the main parameters at this step: linear warm-up, then a cosine to a hundredth."""
+        return self._rate(self.recipe.rate)
+
+    def _rate(self, highest: float) -> float:
         done = self.step / self.recipe.steps
         cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
-        return self.recipe.rate * min(1, (self.step + 1) / self.recipe.warmup) * cosine
+        return highest * min(1, (self.step + 1) / self.recipe.warmup) * cosine
 
-    def run(self, step: Step, save_every_s: float = 120, log_every: int = 25) -> None:
-        """Train to the recipe's last step; Ctrl-C saves and re-raises."""
-        log = (self.folder / "log.jsonl").open("a")
+    def run(self, pace: Pace | None = None) -> None:
+        """Train to the recipe's last step. Ctrl-C and SIGTERM end it after the step in progress, with a checkpoint.
+
+        Raises:
+            KeyboardInterrupt: it was stopped.
+            RuntimeError: 50 steps in a row were not finite.
+        """
+        pace = Pace() if pace is None else pace
+        journal = Journal(self.folder, self.step, pace.tensorboard) if self.ranks.first else None
         start, first, saved = time.monotonic(), self.step, time.monotonic()
         try:
-            while self.step < self.recipe.steps:
-                self.one(step, log, log_every, start, first)
-                if time.monotonic() - saved > save_every_s:
-                    self.save()
-                    saved = time.monotonic()
+            with _stop_wanted() as stop:
+                while self.step < self.recipe.steps:
+                    due = time.monotonic() - saved > pace.save_every_s
+                    shares = self.advance(stop, due, journal, pace)
+                    stopped = any(share.stop for share in shares)
+                    by_count = pace.save_every > 0 and self.step % pace.save_every == 0
+                    if stopped or by_count or shares[0].due or self.step == self.recipe.steps:
+                        if journal is not None:
+                            journal.flush(disk=True)
+                        self.save({slot: at for share in shares for slot, at in share.state.items()})
+                        saved = time.monotonic()
+                    if journal is not None and (self.step % pace.log_every == 0 or self.step == self.recipe.steps):
+                        journal.flush()
+                        self._say(shares, (self.step - first) / (time.monotonic() - start))
+                    if stopped and self.step < self.recipe.steps:
+                        raise KeyboardInterrupt
         finally:
-            self.save()
-            log.close()
+            if journal is not None:
+                journal.close()
 
-    def one(self, step: Step, log, log_every: int, start: float, first: int) -> None:
-        """One step; a step whose loss or gradient is not finite changes nothing and is counted."""
+    def advance(
+        self, stop: threading.Event | None = None, due: bool = False, journal: Journal | None = None,
+        pace: Pace | None = None,
+    ) -> list[_Share]:  # fmt: skip
+        """One step of all ranks; one whose loss or gradient is not finite on any of them changes nothing on all of
+        them, and is counted."""
+        rate = self.rate()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate()
-        loss, terms = step(self.model, np.random.default_rng([self.recipe.seed, self.step]))
+            group["lr"] = self._rate(group["rate"])
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
-        if torch.isfinite(norm) and torch.isfinite(loss):
+        losses, terms = [], []
+        for number, slot in enumerate(self.slots):
+            example = Example.of(self.recipe.seed, self.step, slot)
+            with gradients_stay(self.runner, number + 1 < len(self.slots)):
+                loss = self.runner(example)
+                (loss if len(self.slots) == 1 else loss / len(self.slots)).backward()
+            outcome = self.work.outcome
+            assert outcome is not None
+            losses.append(float(loss.detach()) - outcome.terms.get("critic", 0.0))
+            terms.append(outcome.terms)
+        average_copied(self.runner, self.ranks)
+        norms = [self._clip(group["params"]) for group in self.optimiser.param_groups if group["name"] == "critic"]
+        norm = self._clip([p for g in self.optimiser.param_groups if g["name"] != "critic" for p in g["params"]])
+        finite = all(math.isfinite(value) for value in (*losses, *norms, norm))
+        state = {} if self.source is None else self.source.state()
+        stopping = stop is not None and stop.is_set()
+        shares = self.ranks.gather(_Share(losses, terms, finite, stopping, due, state))
+        if all(share.finite for share in shares):
             self.optimiser.step()
+            self._bad_in_a_row = 0
         else:
             self.skipped += 1
+            self._bad_in_a_row += 1
+            if self._bad_in_a_row >= MOST_SKIPPED:
+                raise RuntimeError(
+                    f"{MOST_SKIPPED} steps in a row were not finite; the run has diverged: lower the rate."
+                )
         self.step += 1
         decay = min(self.recipe.ema, self.step / (self.step + 10))
         with torch.no_grad():
             for name, value in trainable_state(self.model).items():
                 self.mean[name].lerp_(value.detach(), 1 - decay)
-        row = {"step": self.step, "loss": float(loss.detach()), "norm": float(norm), "rate": self.rate(), **terms}
-        log.write(json.dumps(row) + "\n")
-        if self.step % log_every == 0 or self.step == self.recipe.steps:
-            log.flush()
-            speed = (self.step - first) / (time.monotonic() - start)
-            left = (self.recipe.steps - self.step) / speed
-            shown = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
-            print(f"step {self.step}/{self.recipe.steps} loss {row['loss']:.4f} {shown} | {speed:.2f} steps/s, "
-                  f"{left / 60:.1f} min left, {self.skipped} skipped", flush=True)  # fmt: skip
+        if journal is not None:
+            journal.row({"step": self.step, "loss": _mean_loss(shares), "norm": norm, "rate": rate,
+                         "skipped": self.skipped, **_mean_terms(shares)})  # fmt: skip
+            pictures = self.work.outcome.pictures if self.work.outcome is not None else None
+            if (
+                pictures is not None
+                and pace is not None
+                and pace.pictures_every
+                and self.step % pace.pictures_every == 0
+            ):
+                journal.pictures(self.step, pictures)
+        self.work.outcome = None  # frees the example's graph
+        return shares
+
+    def _clip(self, parameters: list[nn.Parameter]) -> float:
+        return clip_gradients(parameters, self.recipe.clip)
+
+    def _say(self, shares: list[_Share], speed: float) -> None:
+        left = (self.recipe.steps - self.step) / speed
+        shown = " ".join(f"{name} {value:.4f}" for name, value in _mean_terms(shares).items())
+        print(f"step {self.step}/{self.recipe.steps} loss {_mean_loss(shares):.4f} {shown} | {speed:.2f} steps/s, "
+              f"{left / 60:.1f} min left, {self.skipped} skipped", flush=True)  # fmt: skip
 
     def export(self, path: Path) -> None:
-        """The running mean as a weights file in half precision; the estimator's stage writes the estimator alone."""
+        """The running mean as a weights file in half precision; the estimator's stage writes the estimator alone. All
+        ranks must call it."""
         part = "estimator." if self.recipe.stage == "estimator" else ""
-        tensors = {name: value.half().contiguous() for name, value in self.mean.items() if name.startswith(part)}
-        with atomic_path(path) as temporary:
+        mean = whole({name: value for name, value in self.mean.items() if name.startswith(part)})
+        if self.ranks.first:
             about = {"recipe": json.dumps(asdict(self.recipe)), "step": str(self.step)}
-            temporary.write_bytes(save(tensors, metadata=about))
+            with atomic_path(path) as temporary:
+                tensors = {name: value.half().contiguous() for name, value in mean.items()}
+                temporary.write_bytes(save(tensors, metadata=about))
 
 
-def trainable_state(model: FFAvatar) -> dict[str, Tensor]:
-    """The state that weights files hold: all but the head model's own buffers."""
-    return {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
+def _mean_loss(shares: list[_Share]) -> float:
+    losses = [loss for share in shares for loss in share.losses]
+    return sum(losses) / len(losses)
+
+
+def _mean_terms(shares: list[_Share]) -> dict[str, float]:
+    """The mean of every term over the examples that have it."""
+    rows = [row for share in shares for row in share.terms]
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+@contextmanager
+def _stop_wanted() -> Iterator[threading.Event]:
+    """Set by the first SIGINT or SIGTERM; the second SIGINT breaks off at once. Without effect in side threads."""
+    wanted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield wanted
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if wanted.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        wanted.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield wanted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,7 +1,8 @@
-"""Training samples from folders of synthetic people (``ffavatar.data.synthetic``, ``ffavatar prepare``)."""
+"""People as training sees them, from folders of synthetic people or from shards of any kind (``ffavatar prepare``)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,23 +18,30 @@ from ffavatar.model.estimator import outline_picture
 from ffavatar.types import HeadParams, Views
 
 PARAM_NAMES = ("root", "translation", "neck", "jaw", "eye_left", "eye_right", "expression")
+FEWEST_VIEWS = 3  # of a person: sources and targets, and one to choose
 
 
 @dataclass(frozen=True)
 class Person:
-    """All usable shots of one person, in memory (pictures as bytes)."""
+    """All usable shots of one person, in memory (pictures as bytes). Labels are there for synthetic people only."""
 
     images: np.ndarray  # (P, H, W, 3) uint8
-    mattes: np.ndarray  # (P, H, W) uint8: the exact matte
+    mattes: np.ndarray  # (P, H, W) uint8: the exact matte, where there is one
     seen_mattes: np.ndarray  # (P, H, W) uint8: the matte net's
     landmarks: np.ndarray  # (P, 478, 3) the landmarker's, crop units
     blendshapes: np.ndarray  # (P, 52) the landmarker's
     outlines: np.ndarray  # (P, 4, 96, 96) uint8: what the estimator's outline net reads
-    params: HeadParams  # exact
-    identity: Tensor  # (I,) exact
+    params: HeadParams | None = None  # exact
+    identity: Tensor | None = None  # (I,) exact
+    valid: np.ndarray | None = None  # (P, H, W) bool, inside the photo; None: everywhere
+    exact_landmarks: Tensor | None = None  # (P, 478, 3) crop units
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def labelled(self) -> bool:
+        return self.params is not None and self.identity is not None
 
     def views(self, index: np.ndarray, exact_matte: bool = False) -> Views:
         """Views as the photo front end would give them; ``exact_matte`` for targets."""
@@ -42,7 +50,7 @@ class Person:
         return Views(
             torch.from_numpy(self.images[index]).float() / 255,
             matte,
-            torch.ones_like(matte),
+            torch.ones_like(matte) if self.valid is None else torch.from_numpy(self.valid[index]).float(),
             torch.from_numpy(self.landmarks[index]).float(),
             torch.from_numpy(self.blendshapes[index]).float(),
         )
@@ -58,57 +66,64 @@ def load_person(path: Path) -> Person | None:
         refuse_reserved([int(file["seed"])] if "seed" in file else [], str(path))
         if "detected" not in file:
             raise InputError(f"{path} has no landmarker readings; annotate the folder first (docs/synthetic.md).")
-        keep = np.flatnonzero(file["detected"])
-        if len(keep) < 3:
-            return None
-        params = HeadParams(**{name: torch.from_numpy(file[name][keep]).float() for name in PARAM_NAMES})
-        images, seen_mattes = file["images"][keep], file["detected_matte"][keep]
-        return Person(
-            images,
-            file["mattes"][keep],
-            seen_mattes,
-            file["detected_landmarks"][keep].astype(np.float32),
-            file["blendshapes"][keep].astype(np.float32),
-            _outlines(images, seen_mattes),
-            params,
-            torch.from_numpy(file["identity"]).float(),
-        )
+        names = ("detected", "detected_matte", "blendshapes", "identity", *PARAM_NAMES)
+        arrays = {name: file[name] for name in names}
+        arrays |= {"landmarks": file["detected_landmarks"], "exact_landmarks": file["landmarks"]}
+        return _person(file["images"], file["mattes"], None, arrays)
 
 
 def person_of_sample(sample: PersonSample) -> Person | None:
-    """As ``load_person``, of a sample of a shard.
+    """As ``load_person``, of a sample of a shard; without labels where the shard has none.
 
     Raises:
-        InputError: the sample lacks exact labels or the landmarker's readings, or is of synthetic-bench.
+        InputError: the sample lacks the landmarker's readings, or is of synthetic-bench.
     """
-    needed = {*PARAM_NAMES, "identity", "detected", "detected_matte", "landmarks", "blendshapes"}
-    if not needed <= set(sample.arrays):
+    if "landmarks" not in sample.arrays:
         raise InputError(
-            f"The sample {sample.key} has no exact labels or no landmarker readings; train on shards made by "
-            "`ffavatar prepare synthetic`."
+            f"The sample {sample.key} has no landmarker readings; train on shards made by `ffavatar prepare`."
         )
     refuse_reserved([int(sample.notes["seed"])] if "seed" in sample.notes else [], sample.key)
-    arrays = sample.arrays
-    keep = np.flatnonzero(arrays["detected"])
-    if len(keep) < 3:
+    valid = None if sample.valid.all() else sample.valid
+    return _person(sample.images, sample.mattes, valid, sample.arrays)
+
+
+def _person(
+    images: np.ndarray, mattes: np.ndarray, valid: np.ndarray | None, arrays: Mapping[str, np.ndarray]
+) -> Person | None:
+    count = len(images)
+    keep = np.flatnonzero(arrays["detected"]) if "detected" in arrays else np.arange(count)
+    if len(keep) < FEWEST_VIEWS:
         return None
-    images, seen_mattes = sample.images[keep], arrays["detected_matte"][keep]
+    images, mattes = images[keep], mattes[keep]
+    seen_mattes = arrays["detected_matte"][keep] if "detected_matte" in arrays else mattes
+    scores = arrays["blendshapes"] if "blendshapes" in arrays else np.zeros((count, 52))
+    params, identity, landmarks = None, None, None
+    if {*PARAM_NAMES, "identity"} <= set(arrays):
+        params = HeadParams(**{name: torch.from_numpy(arrays[name][keep]).float() for name in PARAM_NAMES})
+        identity = torch.from_numpy(arrays["identity"]).float()
+    if "exact_landmarks" in arrays:
+        landmarks = torch.from_numpy(arrays["exact_landmarks"][keep]).float()
+    inside = None if valid is None else valid[keep]
     return Person(
         images,
-        sample.mattes[keep],
+        mattes,
         seen_mattes,
         arrays["landmarks"][keep].astype(np.float32),
-        arrays["blendshapes"][keep].astype(np.float32),
-        _outlines(images, seen_mattes),
-        HeadParams(**{name: torch.from_numpy(arrays[name][keep]).float() for name in PARAM_NAMES}),
-        torch.from_numpy(arrays["identity"]).float(),
+        scores[keep].astype(np.float32),
+        outlines(images, seen_mattes, inside),
+        params,
+        identity,
+        inside,
+        landmarks,
     )
 
 
-def _outlines(images: np.ndarray, mattes: np.ndarray) -> np.ndarray:
+def outlines(images: np.ndarray, mattes: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """What the estimator's outline net reads of pictures (P, H, W, 3) and mattes (P, H, W): (P, 4, 96, 96) uint8."""
     matte = torch.from_numpy(mattes).float() / 255
     pictures = torch.from_numpy(images).float() / 255
-    views = Views(pictures, matte, torch.ones_like(matte), torch.zeros(len(matte), 478, 3), torch.zeros(len(matte), 52))
+    inside = torch.ones_like(matte) if valid is None else torch.from_numpy(valid).float()
+    views = Views(pictures, matte, inside, torch.zeros(len(matte), 478, 3), torch.zeros(len(matte), 52))
     return ((outline_picture(views) + 1) * 127.5).round().to(torch.uint8).numpy()
 
 
@@ -116,13 +131,16 @@ def load_people(folder: str | Path, limit: int | None = None) -> list[Person]:
     """All people of a folder of ``person_SEED.npz`` or of shards, in the order of their names.
 
     Raises:
-        InputError: the folder holds none, or shards without labels.
+        InputError: the folder holds none that can be trained on.
     """
     if (Path(folder) / MANIFEST).exists():
         samples = sorted(ShardReader(folder, shuffle=False), key=lambda sample: sample.key)[:limit]
         people = [person for sample in samples if (person := person_of_sample(sample)) is not None]
         if not people:
-            raise InputError(f"{folder} holds shards without people to train on; make some (docs/data.md).")
+            raise InputError(
+                f"{folder} holds shards without people to train on (at least {FEWEST_VIEWS} views each); make some "
+                "(docs/data.md)."
+            )
         return people
     paths = sorted(Path(folder).glob("person_*.npz"))[:limit]
     people = [person for path in paths if (person := load_person(path)) is not None]

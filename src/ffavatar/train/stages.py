@@ -1,25 +1,48 @@
-"""The stages as functions: what one step of each sees and minimises."""
+"""The stages as functions: what one example of each sees and minimises."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ffavatar.errors import InputError
 from ffavatar.model import Estimate, FFAvatar
 from ffavatar.model.estimator import LandmarkEstimator
-from ffavatar.model.landmark_fit import fit_landmarks
-from ffavatar.pipeline import few_to_many
-from ffavatar.ssim import ssim_map
-from ffavatar.train.loop import Step
-from ffavatar.train.losses import Weighted, parameter_losses
+from ffavatar.model.landmark_fit import LandmarkModel, fit_landmarks
+from ffavatar.pipeline import FewToMany, few_to_many
+from ffavatar.train.discriminator import ProjectedDiscriminator, adversarial_losses
+from ffavatar.train.losses import Goal, Perceptual, landmark_loss, on_goal, parameter_losses, picture_losses
 from ffavatar.train.recipe import Recipe
 from ffavatar.train.samples import Person
-from ffavatar.types import Batch, HeadParams, Rendering, Views
+from ffavatar.train.sources import Example, Source
+from ffavatar.types import Batch, HeadParams, Views
 
-Perceptual = Callable[[Tensor, Tensor], Tensor]
+COMPARED_POINTS = 400  # vertices on which shapes are compared
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What an example looked like: on white, (S or T, H, W, 3) in [0, 1]."""
+
+    sources: Tensor
+    goals: Tensor
+    drawn: Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One example's loss with its graph, its weighted terms for the log, and its pictures where it has any."""
+
+    loss: Tensor
+    terms: dict[str, float]
+    pictures: Pictures | None = None
+
+
+Step = Callable[[FFAvatar, Example], Outcome]
 
 
 def _outline(person: Person, index: np.ndarray, rng: np.random.Generator) -> Tensor:
@@ -37,21 +60,27 @@ def _landmark_views(person: Person, index: np.ndarray, rng: np.random.Generator)
     return Views(pictures, mattes, mattes, torch.from_numpy(landmarks).float(), scores)
 
 
-def estimator_step(people: list[Person], recipe: Recipe) -> Step:
+def _labels(person: Person, index: np.ndarray) -> tuple[HeadParams, Tensor]:
+    if person.params is None or person.identity is None:
+        raise InputError("The estimator stage needs exact labels; train it on shards of `ffavatar prepare synthetic`.")
+    return person.params[torch.from_numpy(index)], person.identity
+
+
+def estimator_step(source: Source, recipe: Recipe) -> Step:
     """Parameter losses on the net's proposals for many people, and on the whole fit of one of them."""
 
-    def step(model: FFAvatar, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        estimator = model.estimator
+    def step(model: FFAvatar, example: Example) -> Outcome:
+        estimator, rng, device = model.estimator, example.rng, model.head.v_template.device
         assert isinstance(estimator, LandmarkEstimator)
-        points = torch.from_numpy(rng.choice(len(model.head.v_template), 400, replace=False))
+        points = torch.from_numpy(rng.choice(len(model.head.v_template), COMPARED_POINTS, replace=False)).to(device)
         views, outlines, truth, owners = [], [], [], []
-        for number in rng.choice(len(people), recipe.people, replace=len(people) < recipe.people):
-            person = people[number]
+        for person in source.several(example, recipe.people):
             index = rng.choice(len(person), min(recipe.views_per_person, len(person)), replace=False)
-            views.append(_landmark_views(person, index, rng))
-            outlines.append(_outline(person, index, rng))
-            truth.append(person.params[torch.from_numpy(index)])
-            owners.append(person.identity.expand(len(index), -1))
+            views.append(_landmark_views(person, index, rng).to(device))
+            outlines.append(_outline(person, index, rng).to(device))
+            params, identity = _labels(person, index)
+            truth.append(params.to(device))
+            owners.append(identity.to(device).expand(len(index), -1))
         true, true_identity = HeadParams.cat(truth), torch.cat(owners)
         raw, proposed = estimator.propose_each(Views.cat(views), torch.cat(outlines))
         losses = parameter_losses(proposed, raw, true, true_identity, model.head, points)
@@ -63,47 +92,70 @@ def estimator_step(people: list[Person], recipe: Recipe) -> Step:
         after = parameter_losses(fitted, identity.expand(len(fitted), -1), truth[0], owners[0], model.head, points)
         total = losses.total() + 0.5 * after.total()
         named = losses.floats() | {f"fit_{name}": value for name, value in after.floats().items()}
-        return total, named
+        return Outcome(total, named)
 
     return step
 
 
-def picture_losses(
-    rendering: Rendering, target: Views, offsets: Tensor, recipe: Recipe, perceptual: Perceptual | None
-) -> Weighted:
-    """The avatar stage's losses against targets on white."""
-    goal, matte = target.on_white(), target.mattes * target.valid
-    seen = rendering.images
-    terms = {
-        "l1": recipe.weight_l1 * (seen - goal).abs().mean(),
-        "l2": recipe.weight_l2 * (seen - goal).square().mean(),
-        "ssim": recipe.weight_ssim * (1 - ssim_map(seen, goal).mean()),
-        "matte": recipe.weight_matte * (rendering.alphas - matte).abs().mean(),
-        "offset": recipe.weight_offset * 100 * offsets.square().sum(-1).mean(),
-    }
-    if perceptual is not None and recipe.weight_lpips:
-        terms["lpips"] = recipe.weight_lpips * perceptual(seen, goal).mean()
-    return Weighted(terms)
-
-
-def avatar_step(people: list[Person], recipe: Recipe, perceptual: Perceptual | None) -> Step:
+def avatar_step(
+    source: Source, recipe: Recipe, perceptual: Perceptual | None, critic: ProjectedDiscriminator | None = None
+) -> Step:
     """Few-to-many: an avatar from some views of a person, rendered like others of the same person.
 
-    Whether the losses also teach the estimator is up to the caller, who freezes it or not.
+    Which networks the losses teach is up to the caller, who freezes the others. Losses on labels are taken where the
+    person has any and the estimator read the targets. With a ``critic``, the loss includes the critic's own.
     """
+    landmarks: list[LandmarkModel] = []
 
-    def step(model: FFAvatar, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        person = people[rng.integers(len(people))]
-        sources = int(rng.integers(1, recipe.max_sources + 1))
+    def step(model: FFAvatar, example: Example) -> Outcome:
+        rng, device = example.rng, model.head.v_template.device
+        person = source.one(example)
+        sources = min(int(rng.integers(1, recipe.max_sources + 1)), len(person) - 1)
         order = rng.permutation(len(person))[: sources + recipe.targets]
-        source = person.views(order[:sources])
-        target = person.views(order[sources:], exact_matte=True)
+        shown, wanted = order[:sources], order[sources:]
+        seen = person.views(shown).to(device)
+        target = person.views(wanted, exact_matte=True).to(device)
         estimate, params = None, None
-        if rng.random() < recipe.label_share:
-            estimate = Estimate(person.params[torch.from_numpy(order[:sources])], person.identity)
-            params = person.params[torch.from_numpy(order[sources:])]
-        seen = few_to_many(model, Batch(source, target), recipe.size, recipe.level, estimate=estimate, params=params)
-        losses = picture_losses(seen.rendering, target, seen.made.learned_offsets, recipe, perceptual)
-        return losses.total(), losses.floats()
+        if rng.random() < recipe.label_share and person.params is not None and person.identity is not None:
+            estimate = Estimate(person.params[torch.from_numpy(shown)].to(device), person.identity.to(device))
+            params = person.params[torch.from_numpy(wanted)].to(device)
+        made = few_to_many(
+            model, Batch(seen, target), recipe.size, recipe.level,
+            estimate=estimate, params=params, rotate_covariance=recipe.rotate_covariance,
+        )  # fmt: skip
+        goal = Goal.of(target, recipe.size)
+        losses = picture_losses(made.rendering, goal, made.made.learned_offsets, recipe, perceptual)
+        terms = dict(losses.terms)
+        if params is None:
+            if recipe.weight_landmark and person.exact_landmarks is not None:
+                if not landmarks:
+                    landmarks.append(LandmarkModel(model.head).to(device))
+                exact = person.exact_landmarks[torch.from_numpy(wanted)].to(device)
+                distance = landmark_loss(landmarks[0], made.params, made.made.estimate.identity, exact)
+                terms["landmark"] = recipe.weight_landmark * distance
+            if recipe.weight_params and person.labelled:
+                terms["params"] = recipe.weight_params * _params_loss(model, made, person, wanted, rng)
+        total = torch.stack(list(terms.values())).sum()
+        drawn = on_goal(made.rendering, goal)
+        if critic is not None and example.step >= recipe.adversarial_from:
+            fooled, judged = adversarial_losses(critic, drawn, goal.images, int(rng.integers(2**62)))
+            terms |= {"adversarial": recipe.weight_adversarial * fooled, "critic": judged}
+            total = total + terms["adversarial"] + judged
+        pictures = Pictures(seen.on_white(), goal.images, drawn.detach())
+        return Outcome(total, {name: float(value.detach()) for name, value in terms.items()}, pictures)
 
     return step
+
+
+def _params_loss(
+    model: FFAvatar, made: FewToMany, person: Person, wanted: np.ndarray, rng: np.random.Generator
+) -> Tensor:
+    """The estimator stage's losses for the targets' readings."""
+    device = made.params.root.device
+    true, true_identity = _labels(person, wanted)
+    points = torch.from_numpy(rng.choice(len(model.head.v_template), COMPARED_POINTS, replace=False)).to(device)
+    rows = len(wanted)
+    found = made.made.estimate.identity.expand(rows, -1)
+    return parameter_losses(
+        made.params, found, true.to(device), true_identity.to(device).expand(rows, -1), model.head, points
+    ).total()
