@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train",),
     ("viewer",),
     ("export",),
-    ("server",),
+    ("serve",),
     ("demo",),
     ("commands",),
     ("cli",),
@@ -121,7 +121,8 @@ class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in BLOCKED:
             raise ImportError(f"{name} is not part of a minimal install")
-BLOCKED = {"scipy", "skimage", "pytest", "hypothesis", "beartype", "cv2", "pillow_heif", "gsplat"}
+BLOCKED = {"scipy", "skimage", "pytest", "hypothesis", "beartype", "cv2", "pillow_heif", "gsplat",
+    "fastapi", "starlette", "pydantic", "uvicorn", "httpx", "prometheus_client", "python_multipart"}
 sys.meta_path.insert(0, Refuse())
 for module in sys.argv[1:]:
     importlib.import_module(module)

@@ -22,13 +22,14 @@ from ffavatar.commands.evaluation import evaluate
 from ffavatar.commands.exporting import export
 from ffavatar.commands.personal import personalize
 from ffavatar.commands.progress import one_line
+from ffavatar.commands.serving import serve
 from ffavatar.errors import InputError
 
 EXIT_FAILURE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    reconstruct, personalize, animate, live, render, estimate, motion, export, evaluate, inspect, demo,
+    reconstruct, personalize, animate, live, render, estimate, motion, export, serve, evaluate, inspect, demo,
 )  # fmt: skip
 
 
