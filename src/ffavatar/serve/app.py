@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ffavatar.errors import InputError
 from ffavatar.serve.checks import Checks
@@ -17,9 +17,6 @@ from ffavatar.serve.problems import JSON_TYPE, Problem
 from ffavatar.serve.records import Health, ProblemDetails
 from ffavatar.serve.settings import Settings
 from ffavatar.serve.store import Store
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 log = logging.getLogger("ffavatar.serve")
 DESCRIPTION = """Photos to an animatable 3D head avatar, over HTTP.
@@ -41,8 +38,8 @@ def need_extra() -> None:
     del fastapi, prometheus_client, python_multipart, uvicorn
 
 
-def create_app(settings: Settings) -> "FastAPI":
-    """The application of one server; it works while its lifespan lasts.
+def create_app(settings: Settings) -> tuple[Guard, Parts]:
+    """The application of one server, guarded, and its parts; it works while its lifespan lasts.
 
     Raises:
         InputError: the extra ``serve`` is not installed, or the folder cannot be used.
@@ -68,8 +65,6 @@ def create_app(settings: Settings) -> "FastAPI":
         lifespan=lambda app: _life(parts), responses=errors,
         dependencies=[Security(HTTPBearer(auto_error=False, description="where the server was started with --token"))],
     )  # fmt: skip
-    app.state.parts = parts
-    app.add_middleware(Guard, settings=settings, metrics=jobs.metrics)  # type: ignore[arg-type]
 
     def respond(problem: Problem) -> Response:
         return Response(problem.body(), problem.status, problem.headers, JSON_TYPE)
@@ -112,7 +107,7 @@ def create_app(settings: Settings) -> "FastAPI":
     add_upload_routes(app, parts)
     add_job_routes(app, parts)
     add_file_routes(app, parts)
-    return app
+    return Guard(app, settings, jobs.metrics), parts
 
 
 @contextlib.asynccontextmanager

@@ -46,23 +46,32 @@ def session_secret(token: str) -> str:
 
 
 class Guard:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application, which is ``app``."""
 
     def __init__(self, app: App, settings: Settings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+        self.app, self._settings, self._metrics = app, settings, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
             return
         begun = False
         late: list[Problem] = []  # found while the body was read
+        replaced: list[Problem] = []
 
         async def guarded_send(message: MutableMapping[str, Any]) -> None:
             nonlocal begun
-            if late and not begun:  # whatever the application made of it
-                raise late[0]
+            if replaced:
+                return
+            if late and not begun:  # instead of what the application made of it
+                replaced.append(late.pop())
+                await answer(replaced[0], plain_send)
+                return
+            await plain_send(message)
+
+        async def plain_send(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
                 message["headers"] = _with_headers(scope["path"], message["headers"])
@@ -75,12 +84,11 @@ class Guard:
             self._check(scope, headers)
             if not scope["path"].startswith(UPLOADS):
                 receive = self._counted(receive, headers, late)
-            await self._app(scope, receive, guarded_send)
+            await self.app(scope, receive, guarded_send)
         except Problem as problem:
             if begun:
                 raise
-            late.clear()
-            await answer(problem, guarded_send)
+            await answer(problem, plain_send)
 
     def _check(self, scope: Scope, headers: dict[str, list[str]]) -> None:
         """Raises ``Problem``: 400, 401, 403, 421."""
@@ -121,10 +129,11 @@ class Guard:
         because frameworks turn what is raised here into words of their own."""
         limits = self._settings.limits
         announced = headers.get("content-length", ["0"])[0]
-        refusal = Problem(413, f"The request is longer than {limits.json_bytes // 1024} KB; send less.")
+        close = {"Connection": "close"}  # what is still to come is not read
+        refusal = Problem(413, f"The request is longer than {limits.json_bytes // 1024} KB; send less.", close)
         if announced.isdecimal() and int(announced) > limits.json_bytes:
             raise refusal
-        silence = Problem(408, f"Nothing arrived for {limits.pause_s:.0f} s; send the request again.")
+        silence = Problem(408, f"Nothing arrived for {limits.pause_s:.0f} s; send the request again.", close)
         count, whole = 0, False
 
         def refuse(problem: Problem) -> Problem:

@@ -63,10 +63,9 @@ def run(
     Raises:
         InputError: the folder or the address cannot be used, or the extra ``serve`` is missing.
     """
-    app = create_app(settings)
+    app, parts = create_app(settings)
     import uvicorn
 
-    parts = app.state.parts
     try:
         sock = listening or bind(settings.host, settings.port)
     except InputError:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _HEADERS_BYTES = 16 * 2**10  # of one part
+_DRAIN_BYTES, _DRAIN_S = 4 * 2**20, 2.0  # of a refused upload that are still read
 _FRAME_BYTES = 4 * 2**10  # what the form adds to one file, at most: for the check of the announced length
 
 
@@ -131,13 +132,15 @@ async def receive_files(
         raise Problem(415, f"The request is no form; send multipart/form-data with files in the field {name!r}.")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most_files * (most_bytes + _FRAME_BYTES):
-        raise Problem(413, f"The upload is larger than {most_files} files of {megabytes(most_bytes)}; send less.")
+        words = f"The upload is larger than {most_files} files of {megabytes(most_bytes)}; send less."
+        raise Problem(413, words, {"Connection": "close"})
     form = _Form(folder, name, most_files, most_bytes)
     events = ("part_begin", "header_field", "header_value", "header_end", "headers_finished", "part_data", "part_end")
     callbacks = {f"on_{event}": getattr(form, f"on_{event}") for event in (*events, "end")}
+    pieces = _pieces(request, pause_s)
     try:
         parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
-        async for piece in _pieces(request, pause_s):
+        async for piece in pieces:
             parser.write(piece)
         if not form.ended:
             raise Problem(400, "The upload ended before its end; send it again.")
@@ -147,9 +150,24 @@ async def receive_files(
         form.close()
         discard(form.files)
         if isinstance(error, FormParserError):
-            raise Problem(400, "The form is damaged; send plain multipart/form-data.") from None
-        raise
+            error = Problem(400, "The form is damaged; send plain multipart/form-data.")
+        if isinstance(error, Problem) and not await _ends_soon(pieces):
+            error.headers["Connection"] = "close"  # do not wait for the rest
+        raise error from None
     return form.files
+
+
+async def _ends_soon(pieces: AsyncIterator[bytes]) -> bool:
+    """Read on a little, for a client that reads no answer before it has sent all; whether that was all."""
+    count = 0
+    with contextlib.suppress(TimeoutError, Problem):
+        async with asyncio.timeout(_DRAIN_S):
+            async for piece in pieces:
+                count += len(piece)
+                if count > _DRAIN_BYTES:
+                    return False
+            return True
+    return False
 
 
 async def _pieces(request: Request, pause_s: float) -> AsyncIterator[bytes]:
@@ -159,9 +177,7 @@ async def _pieces(request: Request, pause_s: float) -> AsyncIterator[bytes]:
         try:
             piece = await asyncio.wait_for(anext(stream, None), pause_s)
         except TimeoutError:
-            raise Problem(
-                408, f"Nothing arrived for {pause_s:.0f} s; send the upload again.", {"Connection": "close"}
-            ) from None
+            raise Problem(408, f"Nothing arrived for {pause_s:.0f} s; send the upload again.") from None
         if piece is None:
             return
         yield piece
