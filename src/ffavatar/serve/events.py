@@ -70,9 +70,12 @@ class EventLog:
         try:
             while True:
                 news = self._news
-                for event in self.after(number):
+                missed = self.after(number)
+                for event in missed:
                     number = event.number
                     yield event.wire()
+                if missed:
+                    continue  # while they were sent, others may have come, the end too
                 if self.ended or stopping.is_set():
                     return
                 waiting = asyncio.ensure_future(news.wait())

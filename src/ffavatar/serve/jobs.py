@@ -51,6 +51,7 @@ class Work:
     done: int = 0
     total: int = 0
     stage_began: float = 0.0
+    paced: tuple[float, int] = (0.0, 0)  # moment and count of the first progress in this stage
     told: float = 0.0  # when the last event went out
     cancelling: bool = False
     child: Child | None = None  # that works on it
@@ -60,10 +61,11 @@ class Work:
         return self.entry.state in ENDED
 
     def seconds_left(self) -> float | None:
-        """Of this stage, by its pace so far."""
-        if self.entry.state != "running" or not 0 < self.done <= self.total:
+        """Of this stage, by its pace since its first progress, which often comes late."""
+        moment, first = self.paced
+        if self.entry.state != "running" or not first < self.done <= self.total:
             return None
-        return round((time.monotonic() - self.stage_began) / self.done * (self.total - self.done), 1)
+        return round((time.monotonic() - moment) / (self.done - first) * (self.total - self.done), 1)
 
     def uploads(self) -> set[str]:
         """Ids of the photos and films it reads."""
@@ -446,7 +448,9 @@ class Jobs:
         fresh = stage.name != work.stage
         if fresh:
             self._leave(work)
-            work.stage, work.stage_began = stage.name, moment
+            work.stage, work.stage_began, work.paced = stage.name, moment, (moment, 0)
+        if stage.done and not work.paced[1]:
+            work.paced = (moment, stage.done)
         work.done, work.total = stage.done, stage.total
         if fresh or moment - work.told > _EVENTS_EVERY_S:
             self._tell(work)

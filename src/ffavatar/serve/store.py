@@ -147,6 +147,9 @@ class Store:
                     log.warning("%s holds no readable avatar; it is left as it is", path)
                 else:
                     self.avatars[entry.id] = entry
+                    for version in _versions(path):  # nobody is fetching any
+                        if version not in (1, entry.version):
+                            (path / f"v{version}.safetensors").unlink(missing_ok=True)
 
     def container(self, name: str, version: int | None = None) -> Path | None:
         """The file of an avatar's version, by default its newest; None where there is none (any more)."""
@@ -182,10 +185,9 @@ class Store:
         changed = AvatarEntry(entry.id, entry.name, entry.created, version, made.gaussians, made.personalized)
         write_json(place / "avatar.json", asdict(changed))
         self.avatars[name] = changed
-        for path in place.glob("v*.safetensors"):
-            found = _VERSION.fullmatch(path.name)
-            if found and 1 < int(found[1]) <= version - _KEPT_VERSIONS:
-                path.unlink(missing_ok=True)
+        for old in _versions(place):
+            if 1 < old <= version - _KEPT_VERSIONS:
+                (place / f"v{old}.safetensors").unlink(missing_ok=True)
         return changed
 
     def rename_avatar(self, name: str, title: str) -> AvatarEntry:
@@ -314,8 +316,7 @@ def _avatar_of(place: Path) -> AvatarEntry | None:
     entry = _read(place / "avatar.json", AvatarEntry)
     if entry is not None and entry.id == place.name and (place / f"v{entry.version}.safetensors").is_file():
         return entry
-    versions = sorted(int(found[1]) for path in place.iterdir() if (found := _VERSION.fullmatch(path.name)))
-    for version in reversed(versions):
+    for version in reversed(_versions(place)):
         path = place / f"v{version}.safetensors"
         header = _container_header(path)
         if header is not None:
@@ -327,6 +328,10 @@ def _avatar_of(place: Path) -> AvatarEntry | None:
                 place.name, name, created.replace("+00:00", "Z"), version, count, "personalized" in about
             )
     return None
+
+
+def _versions(place: Path) -> list[int]:
+    return sorted(int(found[1]) for path in place.iterdir() if (found := _VERSION.fullmatch(path.name)))
 
 
 def _container_header(path: Path) -> dict[str, Any] | None:
