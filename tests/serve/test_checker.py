@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import struct
 import sys
 import zlib
@@ -123,9 +124,16 @@ def test_films_are_judged_by_their_headers(tmp_path: Path) -> None:
     assert check_film(CheckFilm(str(tmp_path / "list.m3u8"), "me.mp4", 10.0, 10**6)).reason
 
 
+def mapped(pid: int) -> int:
+    """Most bytes of address space that a process has had."""
+    found = re.search(r"VmPeak:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return 1024 * int(found[1])
+
+
 @pytest.mark.slow
 def test_the_process_survives_bombs_or_dies_of_them_alone(portrait: Path, tmp_path: Path) -> None:
-    """4096 MB of pixels in a file of 4 MB: its memory is refused, and the next photo is taken."""
+    """99 million pixels in files of 100 KB: their memory is refused, and the next photo is taken."""
     bomb = tmp_path / "bomb"
     bomb.write_bytes(giant_png(10_000, 9_900))
     tiff = io.BytesIO()
@@ -137,6 +145,7 @@ def test_the_process_survives_bombs_or_dies_of_them_alone(portrait: Path, tmp_pa
         child = await Child.start([sys.executable, "-m", "ffavatar.serve.checker", "--memory", str(memory)])
         try:
             assert isinstance(await asyncio.wait_for(child.receive(), 120), Ready)
+            before = mapped(child.pid)
             for path in (bomb, tmp_path / "tiff"):
                 child.send(asked(path, tmp_path / "v", pixels=10**8))
                 said = await asyncio.wait_for(child.receive(), 60)
@@ -144,6 +153,7 @@ def test_the_process_survives_bombs_or_dies_of_them_alone(portrait: Path, tmp_pa
             child.send(asked(portrait, tmp_path / "v"))
             said = await asyncio.wait_for(child.receive(), 60)
             assert isinstance(said, PhotoVerdict) and said.kept
+            assert mapped(child.pid) <= before + memory
         finally:
             await child.end()
         assert not child.running and not Path(f"/proc/{child.pid}").exists()
