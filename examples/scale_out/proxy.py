@@ -100,7 +100,8 @@ async def main() -> None:
     given = parser.parse_args()
     servers = [(host, int(port)) for host, _, port in (server.rpartition(":") for server in given.servers)]
     listening = await asyncio.start_server(Proxy(servers).serve, given.host, given.port, limit=LONGEST_HEAD)
-    print(f"http://{given.host}:{listening.sockets[0].getsockname()[1]}/ in front of {len(servers)} servers", flush=True)
+    port = listening.sockets[0].getsockname()[1]
+    print(f"http://{given.host}:{port}/ in front of {len(servers)} servers", flush=True)
     async with listening:
         await listening.serve_forever()
 

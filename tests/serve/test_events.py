@@ -90,7 +90,8 @@ def test_clients_that_vanish_are_forgotten(folder: Path) -> None:
         client.delete(f"/api/jobs/{job['id']}")
 
 
-def test_metrics_count_what_happened(folder: Path) -> None:
+def test_metrics_count_what_happened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffavatar.serve.store._COUNT_AGAIN_S", 0.0)
     with serving(fake_settings(folder)) as client:
         make_avatar(client)
         text = client.get("/metrics").text

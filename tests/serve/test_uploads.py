@@ -174,7 +174,8 @@ def test_uploads_are_deleted_in_time_but_not_under_a_job(folder: Path) -> None:
         assert os.listdir(folder / "photos") == []
 
 
-def test_a_full_disk_and_a_full_store_are_said(folder: Path) -> None:
+def test_a_full_disk_and_a_full_store_are_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffavatar.serve.store._COUNT_AGAIN_S", 0.0)
     with serving(fake_settings(folder, free_bytes=2**62)) as client:
         assert "disk" in problem(client.post("/api/photos", files={"files": ("a", b"good")}), 507)
     with serving(fake_settings(folder, stored_bytes=1)) as client:

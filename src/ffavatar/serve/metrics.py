@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from ffavatar.serve.store import Store
 
 _BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 900)
-_DISK_LOOK_S = 10.0  # counting bytes reads every folder
 
 
 class Metrics:
@@ -50,8 +48,6 @@ class _Now:
         self, store: Store, jobs: Callable[[], Iterator[tuple[Kind, State]]], queued: Callable[[], int]
     ) -> None:
         self._store, self._jobs, self._queued = store, jobs, queued
-        self._disk: dict[str, int] = {}
-        self._looked = -_DISK_LOOK_S
 
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import GaugeMetricFamily
@@ -64,10 +60,8 @@ class _Now:
         yield jobs
         yield GaugeMetricFamily("ffavatar_queue_length", "Jobs that wait", value=self._queued())
         yield GaugeMetricFamily("ffavatar_avatars", "Avatars", value=len(self._store.avatars))
-        if time.monotonic() - self._looked > _DISK_LOOK_S:
-            self._disk, self._looked = self._store.bytes_used(), time.monotonic()
         disk = GaugeMetricFamily("ffavatar_disk_bytes", "Bytes on the disk", labels=("kind",))
-        for kind, count in self._disk.items():
+        for kind, count in self._store.bytes_used().items():
             disk.add_metric((kind,), count)
         yield disk
         yield GaugeMetricFamily("ffavatar_disk_free_bytes", "Bytes left on the disk", value=self._store.free_bytes())

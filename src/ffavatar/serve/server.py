@@ -17,6 +17,7 @@ from ffavatar.serve.app import create_app
 from ffavatar.serve.settings import Settings
 
 _STREAMS_END_S = 5  # for answers that are still being sent when the server is told to stop
+_KEEP_ALIVE_S = 75
 _CONNECTIONS = 1024  # open at once; further ones get 503
 
 
@@ -101,7 +102,8 @@ def run(
     options: dict[str, Any] = {
         "log_config": None, "access_log": False, "server_header": False, "date_header": False,
         "timeout_graceful_shutdown": _STREAMS_END_S, "limit_concurrency": _CONNECTIONS, "ws": "none",
-        "proxy_headers": False, "h11_max_incomplete_event_size": 32 * 1024,
+        # longer than clients wait between two requests: a connection closed just as one is sent is an error to them
+        "timeout_keep_alive": _KEEP_ALIVE_S, "proxy_headers": False, "h11_max_incomplete_event_size": 32 * 1024,
     }  # fmt: skip
     try:
         Server(uvicorn.Config(app, **options)).run(sockets=[sock])

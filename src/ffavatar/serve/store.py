@@ -39,6 +39,7 @@ IDS = {
 }
 FILM_FILE = "film.mp4"  # whatever it is: FFmpeg looks at the content
 _VERSION = re.compile(r"v(\d{1,9})\.safetensors")
+_COUNT_AGAIN_S = 3.0  # counting bytes reads every folder
 _KEPT_VERSIONS = 3  # newest states of an avatar, besides the first: viewers may still be fetching them
 
 
@@ -107,6 +108,8 @@ class Store:
             self._lock.close()
             raise InputError(f"Another server already uses {folder}; stop it or give another --folder.") from None
         self.avatars: dict[str, AvatarEntry] = {}
+        self._bytes: dict[str, int] = {}
+        self._counted = -_COUNT_AGAIN_S
         for path in self.folder.glob("incoming/*"):
             _remove(path)
         for kind in IDS:
@@ -130,8 +133,11 @@ class Store:
         return self.folder / "incoming"
 
     def bytes_used(self) -> dict[str, int]:
-        """Bytes on the disk of each kind of thing."""
-        return {kind: sum(size for _, size in _files(self.folder / kind)) for kind in IDS}
+        """Bytes on the disk of each kind of thing, as they were a few seconds ago."""
+        if time.monotonic() - self._counted > _COUNT_AGAIN_S:
+            self._bytes = {kind: sum(size for _, size in _files(self.folder / kind)) for kind in IDS}
+            self._counted = time.monotonic()
+        return self._bytes
 
     def free_bytes(self) -> int:
         """Space left on the disk."""
@@ -170,7 +176,7 @@ class Store:
         temporary.mkdir()
         os.replace(made.path, temporary / "v1.safetensors")
         os.replace(made.thumbnail, temporary / "thumbnail.webp")
-        write_json(temporary / "avatar.json", asdict(entry))
+        _write_for_good(temporary / "avatar.json", entry)
         os.replace(temporary, self.folder / "avatars" / name)
         self.avatars[name] = entry
         return entry
@@ -183,7 +189,7 @@ class Store:
         os.replace(made.path, place / f"v{version}.safetensors")
         os.replace(made.thumbnail, place / "thumbnail.webp")
         changed = AvatarEntry(entry.id, entry.name, entry.created, version, made.gaussians, made.personalized)
-        write_json(place / "avatar.json", asdict(changed))
+        _write_for_good(place / "avatar.json", changed)
         self.avatars[name] = changed
         for old in _versions(place):
             if 1 < old <= version - _KEPT_VERSIONS:
@@ -193,7 +199,7 @@ class Store:
     def rename_avatar(self, name: str, title: str) -> AvatarEntry:
         entry = self.avatars[name]
         changed = AvatarEntry(entry.id, title, entry.created, entry.version, entry.gaussians, entry.personalized)
-        write_json(self.folder / "avatars" / name / "avatar.json", asdict(changed))
+        _write_for_good(self.folder / "avatars" / name / "avatar.json", changed)
         self.avatars[name] = changed
         return changed
 
@@ -284,9 +290,20 @@ class Store:
 
 
 def write_json(path: Path, values: object) -> None:
-    """Whole or not at all."""
-    with atomic_path(path) as temporary:
+    """Whole or not at all, whatever becomes of this process. A power cut may undo the latest writes: syncing takes too
+    long for what happens several times in each job."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
         temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_for_good(path: Path, entry: AvatarEntry) -> None:
+    """Whole or not at all, on the disk itself: an avatar outlives a power cut."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(asdict(entry), indent=1), encoding="utf-8")
 
 
 def check_space(store: Store, free_bytes: int) -> None:
