@@ -77,11 +77,16 @@ def add_job_routes(app: "FastAPI", parts: Parts) -> None:
 
     @app.get("/api/jobs/{id}/events", tags=["jobs"], response_class=StreamingResponse, responses=_EVENTS)
     async def follow_job(id: str, last_event_id: Annotated[str | None, Header()] = None) -> Response:
-        """What happens to a job, as server-sent events; `Last-Event-ID` goes on where a connection was lost."""
+        """What happens to a job, as server-sent events; `Last-Event-ID` goes on where a connection was lost.
+
+        204 where the job has ended and the client has seen its end.
+        """
         work = jobs.get(id)
         if open_streams >= limits.streams:
             raise busy("Too many clients follow jobs", 5)
         seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else None
+        if work.events.ended and seen is not None and not work.events.after(seen):
+            return Response(status_code=204)  # tells a browser's EventSource not to come again
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         source = work.events.follow(seen, jobs.stopping)
         return Events(source, media_type="text/event-stream", headers=headers)

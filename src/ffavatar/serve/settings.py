@@ -41,7 +41,7 @@ class Limits:
     """Records of ended jobs; the oldest are forgotten, with their files."""
     pause_s: float = 20.0
     """Between two pieces of a request's body."""
-    check_s: float = 30.0
+    check_s: float = 60.0
     """For looking at one photo or film."""
     check_bytes: int = 2 * 2**30
     """Memory that looking at one photo or film may take, beyond what the networks take."""
