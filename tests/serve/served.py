@@ -30,7 +30,7 @@ def fake_settings(folder: Path, **changes: Any) -> Settings:
         cancel_s=0.5,
         worker=(sys.executable, FAKES, "worker"),
         checker=(sys.executable, FAKES, "checker"),
-        limits=replace(Limits(free_bytes=0, check_s=3.0, pause_s=1.0), **limits),
+        limits=replace(Limits(free_bytes=0, check_s=20.0, pause_s=20.0), **limits),
     )
     return replace(plain, **changes)
 
@@ -56,18 +56,18 @@ def serving(settings: Settings) -> Iterator[httpx.Client]:
         finally:
             started.set()
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(120), "the server does not start"
     try:
         if not errors:
             headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=20) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
                 yield client
     finally:
         for stop in stops:
             stop()
-        thread.join(20)
+        thread.join(60)
     assert not thread.is_alive(), "the server does not stop"
     if errors:
         raise errors[0]
@@ -88,7 +88,7 @@ def create(client: httpx.Client, body: dict[str, Any], **options: Any) -> dict[s
     return answer.json()
 
 
-def wait_for(client: httpx.Client, job: str, *states: str, seconds: float = 15) -> dict[str, Any]:
+def wait_for(client: httpx.Client, job: str, *states: str, seconds: float = 60) -> dict[str, Any]:
     """A job once it has come to one of the states, by default to an end."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -51,7 +51,8 @@ def test_whoever_comes_anew_gets_how_things_stand(client: httpx.Client, last: st
     assert [name for _, name, _ in events] == ["avatar", "job", "end"] and events[0][2]["version"] == 4
 
 
-def test_events_come_while_the_job_runs_and_stop_with_the_server(folder: Path) -> None:
+def test_events_come_while_the_job_runs_and_stop_with_the_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffavatar.serve.server._STREAMS_END_S", 60)
     with serving(fake_settings(folder)) as client:
         job = create(client, {"kind": "reconstruct", "photos": upload(client, "good slow")})
         with client.stream("GET", f"/api/jobs/{job['id']}/events") as answer:
@@ -67,7 +68,7 @@ def test_events_come_while_the_job_runs_and_stop_with_the_server(folder: Path) -
         answer = stream.__enter__()
         next(parse_events(answer.iter_lines()))
         began = time.monotonic()
-    assert time.monotonic() - began < 4  # the open stream does not hold the server up
+    assert time.monotonic() - began < 20  # the open stream does not hold the server up
 
 
 def test_clients_that_vanish_are_forgotten(folder: Path) -> None:

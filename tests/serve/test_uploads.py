@@ -106,7 +106,7 @@ def test_too_long_files_are_refused_while_they_arrive(folder: Path) -> None:
             pass  # the server did not wait for the rest
         assert sent < 50_000_000
         assert incoming(folder) == []
-        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as line:
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as line:
             head = "POST /api/photos HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n"
             line.sendall(f"{head}Content-Type: {KIND['Content-Type']}\r\n\r\n".encode())
             assert line.recv(65536).split(b" ")[1] in (b"413", b"507")  # before a byte of it
@@ -114,7 +114,7 @@ def test_too_long_files_are_refused_while_they_arrive(folder: Path) -> None:
 
 def test_a_sender_that_falls_silent_is_let_go(folder: Path) -> None:
     with serving(fake_settings(folder, pause_s=0.3)) as client:
-        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as line:
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as line:
             line.sendall(BEGUN)
             assert b" 408 " in line.recv(65536).split(b"\r\n")[0]
         assert incoming(folder) == []
@@ -122,9 +122,9 @@ def test_a_sender_that_falls_silent_is_let_go(folder: Path) -> None:
 
 def test_a_sender_that_goes_away_leaves_nothing(folder: Path) -> None:
     with serving(fake_settings(folder)) as client:
-        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as line:
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as line:
             line.sendall(BEGUN)
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 20
             while not incoming(folder) and time.monotonic() < deadline:
                 time.sleep(0.02)
             assert incoming(folder)
@@ -135,7 +135,7 @@ def test_a_sender_that_goes_away_leaves_nothing(folder: Path) -> None:
 
 
 def test_what_kills_or_stalls_the_checker_is_refused_and_the_next_photo_is_taken(folder: Path) -> None:
-    with serving(fake_settings(folder, check_s=1.0)) as client:
+    with serving(fake_settings(folder, check_s=3.0)) as client:
         for words in ("die", "hang"):
             answer = client.post("/api/photos", files={"files": ("a.jpg", words.encode())}).json()["photos"][0]
             assert not answer["kept"] and "too much memory or time" in answer["reason"]
@@ -159,14 +159,14 @@ def test_films(client: httpx.Client) -> None:
 
 
 def test_uploads_are_deleted_in_time_but_not_under_a_job(folder: Path) -> None:
-    with serving(fake_settings(folder, keep_uploads_s=0.4)) as client:
+    with serving(fake_settings(folder, keep_uploads_s=2.0)) as client:
         needed, idle = upload(client, "good slow", "good")
         job = create(client, {"kind": "reconstruct", "photos": [needed]})
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while client.get(f"/api/photos/{idle}").status_code == 200 and time.monotonic() < deadline:
             time.sleep(0.05)
         problem(client.get(f"/api/photos/{idle}"), 404)
-        time.sleep(0.5)
+        time.sleep(1.0)
         assert client.get(f"/api/photos/{needed}").status_code == 200
         client.delete(f"/api/jobs/{job['id']}")
         while client.get(f"/api/photos/{needed}").status_code == 200 and time.monotonic() < deadline:
@@ -186,7 +186,7 @@ def test_a_full_disk_and_a_full_store_are_said(folder: Path, monkeypatch: pytest
 
 
 def test_uploads_that_would_wait_too_long_are_told_to_return(folder: Path) -> None:
-    with serving(fake_settings(folder, checks=2, check_s=2.0)) as client:
+    with serving(fake_settings(folder, checks=2, check_s=4.0)) as client:
         upload(client, "good")
         statuses: list[int] = []
 
