@@ -136,3 +136,13 @@ def test_a_slow_reader_gets_the_newest_and_the_log_stays_small() -> None:
 
     got = asyncio.run(late())
     assert [wire.split(b"\n")[0] for wire in got] == [b"id: 1", b"id: 1001", b"id: 1002"]
+
+
+def test_a_settled_log_still_says_how_things_stand() -> None:
+    log = EventLog()
+    for number in range(40):
+        log.add("avatar" if number % 10 == 0 else "job", {"n": number})
+    log.add("end", {})
+    before = log.after(None)
+    log.settle()
+    assert log.after(None) == before == log.after(0) and [event.number for event in log.after(35)] == [40, 41]

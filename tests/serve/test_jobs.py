@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
+import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 from served import create, fake_settings, make_avatar, problem, read_events, serving, upload, wait_for
+
+from ffavatar.serve.store import Store
 
 
 def test_photos_become_an_avatar(client: httpx.Client) -> None:
@@ -274,3 +281,58 @@ def test_renaming(client: httpx.Client) -> None:
     assert client.patch(f"/api/avatars/{avatar}", json={"name": "\x01 "}).json()["name"] == "Bob"
     problem(client.patch(f"/api/avatars/{avatar}", json={"name": 3}), 422)
     problem(client.patch("/api/avatars/..%2F..%2Fjobs", json={"name": "x"}), 404)
+
+
+def test_a_full_disk_fails_the_job_in_one_sentence_and_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serving(fake_settings(folder)) as client:
+        photos = upload(client, "good")
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "add_avatar", full)
+            found = wait_for(client, create(client, {"kind": "reconstruct", "photos": photos})["id"])
+            assert found["state"] == "failed" and found["error"].startswith("The disk is full")
+            patch.setattr(Store, "save_photo", full)
+            assert "disk is full" in problem(client.post("/api/photos", files={"files": ("a", b"good 2")}), 507)
+            patch.setattr(Store, "save_job", full)
+            problem(client.post("/api/jobs", json={"kind": "reconstruct", "photos": photos}), 507)
+        make_avatar(client)
+        assert client.get("/api/avatars").json()["avatars"]
+        assert [path.name for path in (folder / "incoming").iterdir()] == []
+
+
+def test_processes_that_died_while_idle_cost_nobody_anything(folder: Path) -> None:
+    """An out-of-memory killer takes both children; the next photo and the next job do not notice."""
+    with serving(fake_settings(folder)) as client:
+        make_avatar(client)
+        killed = 0
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                mine = f"\nPPid:\t{os.getpid()}\n" in (path / "status").read_text()
+                if mine and b"fakes.py" in (path / "cmdline").read_bytes():
+                    os.kill(int(path.name), signal.SIGKILL)
+                    killed += 1
+        assert killed >= 2
+        make_avatar(client, "good again")
+
+
+def test_the_same_photo_sent_again_does_not_disturb_a_job(client: httpx.Client, folder: Path) -> None:
+    job = create(client, {"kind": "reconstruct", "photos": upload(client, "good slow twice")})
+    wait_for(client, job["id"], "running")
+    again = client.post("/api/photos", files={"files": ("new.jpg", b"good slow twice")}).json()["photos"][0]
+    assert again["name"] == "new.jpg" and client.get(again["crop"]).content == b"crop"
+    assert 'verdict="known"} 1.0' in client.get("/metrics").text
+    client.delete(f"/api/jobs/{job['id']}")
+
+
+def test_a_job_can_be_cancelled_before_its_process_is_there(folder: Path) -> None:
+    slow = (sys.executable, "-c", "import time; time.sleep(30)")
+    with serving(fake_settings(folder, worker=slow)) as client:
+        time.sleep(0.1)
+        job = create(client, {"kind": "reconstruct", "photos": upload(client, "good")})
+        began = time.monotonic()
+        assert client.delete(f"/api/jobs/{job['id']}").status_code == 204 and time.monotonic() - began < 10
+        assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "cancelled"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
+from dataclasses import replace
 from typing import TypeVar
 
 from ffavatar.serve.checker import CROP_FILE, MATTE_FILE, too_heavy
@@ -49,6 +50,12 @@ class Checks:
     async def photo(self, received: Received, face: int = 0) -> Photo:
         """Judge a photo and keep the verdict. The same bytes get the same id."""
         name = f"{received.sha256[:ID_LENGTH]}-{face}"
+        known = self._store.photo(name)
+        if known is not None and known.photo.kept:  # a job may be reading it: nothing but the name changes
+            photo = replace(known.photo, name=received.name)
+            self._store.rename_photo(photo, known.report)
+            self._metrics.uploads.labels("photo", "known").inc()
+            return photo
         folder = self._store.incoming / f"views-{secrets.token_hex(8)}"
         limits = self._settings.limits
         asked = CheckPhoto(str(received.path), received.name, face, str(folder), limits.photo_pixels)
@@ -86,18 +93,23 @@ class Checks:
         self._waiting += 1
         try:
             async with self._turn:
-                child = await self._ready()
-                try:
-                    child.send(asked)
-                    said = await asyncio.wait_for(child.receive(), self._settings.limits.check_s)
-                except TimeoutError:
-                    said = None
-                except asyncio.CancelledError:
-                    await self._lose()  # its answer would be taken for that to the next question
-                    raise
-                if isinstance(said, type(instead)):
-                    return said
-                await self._lose()
+                for _ in range(2):  # it may have died before, of nothing to do with this file
+                    warm = self._child
+                    child = await self._ready()
+                    try:
+                        child.send(asked)
+                        said = await asyncio.wait_for(child.receive(), self._settings.limits.check_s)
+                    except TimeoutError:
+                        await self._lose()
+                        break
+                    except asyncio.CancelledError:
+                        await self._lose()  # its answer would be taken for that to the next question
+                        raise
+                    if isinstance(said, type(instead)):
+                        return said
+                    await self._lose()
+                    if child is not warm:
+                        break
                 return instead
         finally:
             self._waiting -= 1

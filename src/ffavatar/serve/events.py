@@ -44,6 +44,10 @@ class EventLog:
         self._latest[name] = event
         self.wake()
 
+    def settle(self) -> None:
+        """Keep the newest of each name alone: nobody is following any more."""
+        self._events = deque(sorted(self._latest.values(), key=lambda event: event.number), maxlen=_KEPT)
+
     def wake(self) -> None:
         """Let the readers look again."""
         self._news.set()

@@ -37,6 +37,8 @@ BASE_FILE = "base.safetensors"  # in a job's folder: the avatar it works on
 MOST_ATTEMPTS = 2  # a job during which the server died is tried once more
 _EVENTS_EVERY_S = 0.2  # progress within a stage
 _START_S = 180.0  # to load the networks on a busy machine
+_SETTLE_S = 600.0  # after a job's end, for which clients may still take up its events one by one
+_NO_WORKER = "No worker could be started; see the server's messages and try again."
 _FILM_SIZES = (64, 1024)
 
 
@@ -197,7 +199,9 @@ class Jobs:
             self._tell_waiting()
         elif not work.ended and not work.cancelling:
             work.cancelling = True
-            if work.child is not None:
+            if work.child is None:  # its process is still being started
+                self._finish(work, "cancelled")
+            else:
                 work.child.send(Cancel(name))
                 try:
                     await asyncio.wait_for(asyncio.shield(work.over.wait()), self._settings.cancel_s)
@@ -261,6 +265,9 @@ class Jobs:
             if not self.in_use(name):
                 self._store.delete(kind, name)
         ended = [work for work in self.works.values() if work.ended]
+        for work in ended:
+            if time.monotonic() - work.told > _SETTLE_S:
+                work.events.settle()
         for work in ended[: max(0, len(ended) - self._settings.limits.jobs_kept)]:
             await self.forget(work.entry.id)
         for work in ended:
@@ -338,22 +345,33 @@ class Jobs:
             self._enter(work, Stage("loading the networks" if child is None or not child.running else "starting"))
             self._store.save_job(work.entry)
             self._tell_waiting()
+            warm = child
             child = await self._ready(child, device)
+            fresh = child is not warm
             if child is None:
-                self._finish(work, "failed", "No worker could be started; see the server's messages and try again.")
+                self._finish(work, "failed", _NO_WORKER)
                 return None
-            work.child = child
-            if work.cancelling:
-                self._finish(work, "cancelled")
+            if work.ended:  # cancelled meanwhile
                 return child
+            work.child = child
             child.send(self._task(work))
+            heard = fresh
             while not work.ended:
                 left = began + self._settings.limits.job_s - time.monotonic()
                 message = await asyncio.wait_for(child.receive(), left)
-                if message is None:
-                    await self._died(work)
+                if message is not None:
+                    self._hear(work, message)
+                elif heard or work.cancelling or self.stopping.is_set():
+                    self._died(work)
                     return None
-                self._hear(work, message)
+                else:  # it had died before the job began
+                    child = await self._ready(None, device)
+                    if child is None:
+                        self._finish(work, "failed", _NO_WORKER)
+                        return None
+                    work.child = child
+                    child.send(self._task(work))
+                heard = True
             settled = True
         except TimeoutError:
             self._finish(
@@ -379,7 +397,7 @@ class Jobs:
             await child.end()  # nobody knows what it is doing
         return child
 
-    async def _died(self, work: Work) -> None:
+    def _died(self, work: Work) -> None:
         """The worker's process ended under a job."""
         self.metrics.children.labels("worker").inc()
         if work.cancelling:
@@ -479,6 +497,8 @@ class Jobs:
     def _finish(self, work: Work, state: State, error: str | None = None) -> None:
         """The end of a job: written to disk first, then told."""
         entry = work.entry
+        if work.ended:
+            return
         if entry.state == "running":
             self._leave(work)
         entry.state, entry.error, entry.finished = state, error, now()

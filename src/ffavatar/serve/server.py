@@ -101,6 +101,7 @@ def run(
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     options: dict[str, Any] = {
         "log_config": None, "access_log": False, "server_header": False, "date_header": False,
+        "http": "h11", "loop": "asyncio",  # whatever else is installed: these are the ones that are tested
         "timeout_graceful_shutdown": _STREAMS_END_S, "limit_concurrency": _CONNECTIONS, "ws": "none",
         # longer than clients wait between two requests: a connection closed just as one is sent is an error to them
         "timeout_keep_alive": _KEEP_ALIVE_S, "proxy_headers": False, "h11_max_incomplete_event_size": 32 * 1024,

@@ -247,6 +247,10 @@ class Store:
         self.delete("photos", photo.id)
         os.replace(temporary, self.folder / "photos" / photo.id)
 
+    def rename_photo(self, photo: Photo, report: dict[str, Any]) -> None:
+        """Write another record of a photo that is there; its time begins anew."""
+        write_json(self.folder / "photos" / photo.id / "photo.json", {"photo": asdict(photo), "report": report})
+
     def photo(self, name: str) -> PhotoEntry | None:
         place = self.place("photos", name)
         values = _values(place / "photo.json") if place else None
