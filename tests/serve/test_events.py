@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import create, fake_settings, make_avatar, parse_events, read_events, serving, upload, wait_for
 
@@ -108,6 +108,7 @@ def test_metrics_count_what_happened(folder: Path, monkeypatch: pytest.MonkeyPat
         assert disk["avatars"] == stored > 0
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(0, 200), st.one_of(st.none(), st.integers(-5, 300)))
 def test_nothing_is_missed_and_nothing_told_twice(count: int, seen: int | None) -> None:
     """Resuming gives exactly the later events, or how things stand where those are not kept."""

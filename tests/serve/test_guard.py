@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import fake_settings, problem, serving, upload
 
@@ -159,6 +159,7 @@ def test_settings_that_would_be_unsafe_are_refused(tmp_path: Path) -> None:
     assert "0.0.0.0" not in Settings(tmp_path, host="0.0.0.0", token=TOKEN).host_names
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text(max_size=40))
 def test_host_names_are_never_more_than_one_name(text: str) -> None:
     name = _host_name(text)
@@ -167,6 +168,7 @@ def test_host_names_are_never_more_than_one_name(text: str) -> None:
         assert text.lower().rstrip("0123456789").rstrip(":").rstrip(".") == name
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text(max_size=30), st.sampled_from(["127.0.0.1:8460", "localhost"]))
 def test_only_the_own_origin_is_the_same(origin: str, host: str) -> None:
     expected = origin.lower() in (f"http://{host}", f"https://{host}")

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from served import create, fake_settings, make_avatar, parse_events, read_events, serving, upload, wait_for
 
+pytestmark = pytest.mark.slow
 PROXY = Path(__file__).parents[2] / "examples" / "scale_out" / "proxy.py"
 
 

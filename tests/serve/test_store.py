@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fakes import container
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffavatar.errors import InputError
@@ -139,6 +139,7 @@ def test_a_borrowed_container_outlives_its_avatar(store: Store) -> None:
     assert place.read_bytes() == container() and not store.borrow(ID, place)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text(max_size=50), st.integers(0, 9), st.lists(st.text(max_size=9), max_size=3))
 def test_messages_arrive_as_they_were_sent(text: str, number: int, many: list[str]) -> None:
     sent = (Stage(text, number, number), Done(tuple(many), (text,)), Task("j", "export", text, tuple(many)))
@@ -147,6 +148,7 @@ def test_messages_arrive_as_they_were_sent(text: str, number: int, many: list[st
         assert wire.count(b"\n") == 1 and wire.endswith(b"\n") and decode(wire) == message
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=60))
 def test_nonsense_is_no_message(data: bytes) -> None:
     with pytest.raises(ValueError):

@@ -91,6 +91,7 @@ class Checks:
     async def _ask(self, asked: CheckPhoto | CheckFilm, instead: Verdict) -> Verdict:
         """The checker's verdict, or ``instead`` where it dies of the question or takes too long."""
         self._waiting += 1
+        self._metrics.checks.set(self._waiting)
         try:
             async with self._turn:
                 for _ in range(2):  # it may have died before, of nothing to do with this file
@@ -113,6 +114,7 @@ class Checks:
                 return instead
         finally:
             self._waiting -= 1
+            self._metrics.checks.set(self._waiting)
 
     async def _ready(self) -> Child:
         if self._child is not None and self._child.running:

@@ -10,15 +10,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 from ffavatar.serve.child import Child
-from ffavatar.serve.events import EventLog
 from ffavatar.serve.messages import AvatarMade, Cancel, Cancelled, Done, Failed, Message, Ready, Stage, Task
 from ffavatar.serve.metrics import Metrics
 from ffavatar.serve.problems import Problem, busy, unknown
 from ffavatar.serve.records import (
-    ENDED,
     DriveRequest,
     Job,
     JobRequest,
@@ -31,6 +29,7 @@ from ffavatar.serve.records import (
 )
 from ffavatar.serve.settings import Settings
 from ffavatar.serve.store import FILM_FILE, JobEntry, Store, check_space, new_id
+from ffavatar.serve.work import Work
 
 log = logging.getLogger("ffavatar.serve")
 BASE_FILE = "base.safetensors"  # in a job's folder: the avatar it works on
@@ -40,39 +39,6 @@ _START_S = 180.0  # to load the networks on a busy machine
 _SETTLE_S = 600.0  # after a job's end, for which clients may still take up its events one by one
 _NO_WORKER = "No worker could be started; see the server's messages and try again."
 _FILM_SIZES = (64, 1024)
-
-
-@dataclass(eq=False)
-class Work:
-    """A job in memory."""
-
-    entry: JobEntry
-    events: EventLog = field(default_factory=EventLog)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    stage: str | None = None
-    done: int = 0
-    total: int = 0
-    stage_began: float = 0.0
-    paced: tuple[float, int] = (0.0, 0)  # moment and count of the first progress in this stage
-    told: float = 0.0  # when the last event went out
-    cancelling: bool = False
-    child: Child | None = None  # that works on it
-
-    @property
-    def ended(self) -> bool:
-        return self.entry.state in ENDED
-
-    def seconds_left(self) -> float | None:
-        """Of this stage, by its pace since its first progress, which often comes late."""
-        moment, first = self.paced
-        if self.entry.state != "running" or not first < self.done <= self.total:
-            return None
-        return round((time.monotonic() - moment) / (self.done - first) * (self.total - self.done), 1)
-
-    def uploads(self) -> set[str]:
-        """Ids of the photos and films it reads."""
-        request = self.entry.request
-        return {*request.get("photos", ()), *([request["film"]] if "film" in request else [])}
 
 
 class Jobs:

@@ -31,6 +31,7 @@ class Metrics:
         self.upload_bytes = Counter("ffavatar_upload_bytes", "Bytes that were uploaded", ("kind",), registry=r)
         self.refused = Counter("ffavatar_refused_requests", "Requests refused, by status", ("status",), registry=r)
         self.children = Counter("ffavatar_child_ends", "Child processes lost or killed", ("child",), registry=r)
+        self.checks = Gauge("ffavatar_checks_waiting", "Uploads that wait to be looked at, or are", registry=r)
         self.streams = Gauge("ffavatar_event_streams", "Open event streams", registry=r)
         self.registry.register(_Now(store, jobs, queued))
 
