@@ -1,6 +1,6 @@
 """Photos to an avatar over HTTP, by a server started with `ffavatar serve`: needs httpx alone.
 
-    python examples/serve_client.py http://127.0.0.1:8460 front.jpg side.jpg
+python examples/serve_client.py http://127.0.0.1:8460 front.jpg side.jpg
 """
 
 import sys
