@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("viewer",),
     ("export",),
     ("bulk",),
-    ("server",),
+    ("serve",),
     ("demo",),
     ("commands",),
     ("cli",),
@@ -122,7 +122,8 @@ class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in BLOCKED:
             raise ImportError(f"{name} is not part of a minimal install")
-BLOCKED = {"scipy", "skimage", "pytest", "hypothesis", "beartype", "cv2", "pillow_heif", "gsplat", "ray"}
+BLOCKED = {"scipy", "skimage", "pytest", "hypothesis", "beartype", "cv2", "pillow_heif", "gsplat", "ray",
+    "fastapi", "starlette", "pydantic", "uvicorn", "httpx", "prometheus_client", "python_multipart"}
 sys.meta_path.insert(0, Refuse())
 for module in sys.argv[1:]:
     importlib.import_module(module)

@@ -22,6 +22,7 @@ from ffavatar.commands.evaluation import evaluate
 from ffavatar.commands.exporting import export
 from ffavatar.commands.personal import personalize
 from ffavatar.commands.progress import one_line
+from ffavatar.commands.serving import serve
 from ffavatar.commands.submission import submission
 from ffavatar.commands.training import TRAIN
 from ffavatar.errors import InputError
@@ -30,7 +31,7 @@ EXIT_FAILURE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    reconstruct, personalize, animate, live, render, estimate, motion, export, evaluate, submission,
+    reconstruct, personalize, animate, live, render, estimate, motion, export, serve, evaluate, submission,
     inspect, demo,
 )  # fmt: skip
 

@@ -80,12 +80,19 @@ def choose_views(
     if not any(c.usable for c in candidates):
         film = sources.path if isinstance(sources, FrameReader) else None
         raise InputError(_nothing_usable(candidates, film))
+    return choose_among(candidates, most, embed, tuple(notes))
+
+
+def choose_among(
+    candidates: list[Candidate], most: int = MOST_VIEWS, embed: Embed | None = None, notes: tuple[str, ...] = ()
+) -> Choice:
+    """The second half of ``choose_views``: which of the photos that were looked at to take. At least one is usable."""
     if embed is not None:
         candidates = _refuse_strangers(candidates, embed)
     kept = _spread(candidates, most)
     rows = tuple((_explained(c, i in kept, most), i in kept) for i, c in enumerate(candidates))
     views = Views.cat([c.views for c, taken in rows if taken and c.views is not None])
-    return Choice(views, rows, embed is not None, tuple(notes))
+    return Choice(views, rows, embed is not None, notes)
 
 
 def _sources(inputs: Sequence[str | Path]) -> list[Path] | FrameReader:

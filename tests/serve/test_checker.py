@@ -1,0 +1,161 @@
+"""The real checker: what it says about pictures and films; and its limits in a process of its own (slow)."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import struct
+import sys
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+from skimage.data import astronaut
+
+from ffavatar.drive.writer import FilmWriter
+from ffavatar.photo import FrontEnd, PhotoReport, load_views
+from ffavatar.serve.checker import check_film, check_photo
+from ffavatar.serve.child import Child
+from ffavatar.serve.messages import CheckFilm, CheckPhoto, FilmVerdict, PhotoVerdict, Ready
+from ffavatar.types import Views
+
+
+@pytest.fixture(scope="module")
+def front_end() -> FrontEnd:
+    return FrontEnd("cpu")
+
+
+@pytest.fixture(scope="module")
+def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("portrait") / "astronaut.png"
+    Image.fromarray(astronaut()).save(path)
+    return path
+
+
+def asked(path: Path, folder: Path, pixels: int = 10**6, face: int = 0) -> CheckPhoto:
+    return CheckPhoto(str(path), "me.png", face, str(folder), pixels)
+
+
+def giant_png(width: int, height: int) -> bytes:
+    """A small file that unfolds into width x height zeros."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer, packed = zlib.compressobj(9), b""
+    row = bytes(1 + width)
+    for _ in range(height):
+        packed += packer.compress(row)
+    packed += packer.flush()
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def test_a_portrait_is_kept_with_what_the_command_line_would_use(
+    front_end: FrontEnd, portrait: Path, tmp_path: Path
+) -> None:
+    said = check_photo(front_end, asked(portrait, tmp_path / "v"))
+    assert said.kept and (said.width, said.height, said.faces) == (512, 512, 1)
+    views, reports = load_views([portrait], front_end=front_end)
+    kept = Views(**load_file(tmp_path / "v" / "views.safetensors"))
+    for name, value in vars(views).items():
+        assert np.array_equal(value.numpy(), getattr(kept, name).numpy()), name
+    assert PhotoReport(**said.report).yaw_deg == reports[0].yaw_deg
+    with Image.open(tmp_path / "v" / "crop.webp") as crop, Image.open(tmp_path / "v" / "matte.webp") as matte:
+        assert crop.size == matte.size == (256, 256)
+        small = Image.fromarray((views.images[0].numpy() * 255).astype(np.uint8)).resize((256, 256))
+        assert np.abs(np.asarray(crop.convert("RGB"), float) - np.asarray(small, float)).mean() < 6
+        grey = np.asarray(matte.convert("L"))
+        assert grey[128, 128] > 240 and grey[4, 4] < 16  # the person, the background
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"no picture", "not a photo"),
+        (b"\x89PNG\r\n\x1a\n" + b"x" * 50, "not a photo"),
+        (b"RIFF\x00\x00\x00\x00AVI LIST", "video"),
+        (giant_png(40_000, 40_000)[:5000], "megapixels"),
+        (giant_png(2000, 1000), "2 megapixels, at most 1"),
+    ],
+    ids=["empty", "text", "broken", "film", "bomb", "large"],
+)  # fmt: skip
+def test_what_cannot_be_used_is_refused_in_one_sentence(
+    front_end: FrontEnd, tmp_path: Path, content: bytes, words: str
+) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(content)
+    said = check_photo(front_end, asked(path, tmp_path / "v"))
+    assert (
+        not said.kept and words in said.reason and said.reason.startswith("me.png") and str(tmp_path) not in said.reason
+    )
+    assert not (tmp_path / "v").exists()
+
+
+def test_a_picture_without_a_face_and_a_face_that_is_not_there(
+    front_end: FrontEnd, portrait: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (300, 300), "grey").save(tmp_path / "grey.png")
+    said = check_photo(front_end, asked(tmp_path / "grey.png", tmp_path / "v"))
+    assert not said.kept and "no face" in said.reason and said.width == 300
+    assert "no face 3" in check_photo(front_end, asked(portrait, tmp_path / "v", face=3)).reason
+
+
+def test_films_are_judged_by_their_headers(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    with FilmWriter(path, 25, (64, 48)) as film:
+        for _ in range(50):
+            film.write(np.zeros((48, 64, 3), np.uint8))
+    ask = CheckFilm(str(path), "me.mp4", 10.0, 64 * 48)
+    said = check_film(ask)
+    assert said == FilmVerdict("", pytest.approx(2.0, abs=0.1), 64, 48, 25.0)
+    assert "at most 1 s" in check_film(CheckFilm(**{**asdict(ask), "seconds": 1.0})).reason
+    assert "64 x 48" in check_film(CheckFilm(**{**asdict(ask), "pixels": 100})).reason
+    path.write_bytes(path.read_bytes()[:200])
+    broken = check_film(ask).reason
+    assert broken.startswith("me.mp4") and str(tmp_path) not in broken
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    assert check_film(CheckFilm(str(tmp_path / "list.m3u8"), "me.mp4", 10.0, 10**6)).reason
+
+
+def mapped(pid: int) -> int:
+    """Most bytes of address space that a process has had."""
+    found = re.search(r"VmPeak:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return 1024 * int(found[1])
+
+
+@pytest.mark.slow
+def test_the_process_survives_bombs_or_dies_of_them_alone(portrait: Path, tmp_path: Path) -> None:
+    """99 million pixels in files of 100 KB: their memory is refused, and the next photo is taken."""
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(giant_png(10_000, 9_900))
+    tiff = io.BytesIO()
+    Image.new("L", (10_000, 9_900)).save(tiff, "TIFF", compression="tiff_deflate")
+    (tmp_path / "tiff").write_bytes(tiff.getvalue())
+
+    async def main() -> None:
+        memory = 150 * 2**20
+        child = await Child.start([sys.executable, "-m", "ffavatar.serve.checker", "--memory", str(memory)])
+        try:
+            assert isinstance(await asyncio.wait_for(child.receive(), 120), Ready)
+            before = mapped(child.pid)
+            for path in (bomb, tmp_path / "tiff"):
+                child.send(asked(path, tmp_path / "v", pixels=10**8))
+                said = await asyncio.wait_for(child.receive(), 60)
+                assert isinstance(said, PhotoVerdict) and not said.kept and said.reason.startswith("me.png")
+            child.send(asked(portrait, tmp_path / "v"))
+            said = await asyncio.wait_for(child.receive(), 60)
+            assert isinstance(said, PhotoVerdict) and said.kept
+            assert mapped(child.pid) <= before + memory
+        finally:
+            await child.end()
+        assert not child.running and not Path(f"/proc/{child.pid}").exists()
+
+    asyncio.run(main())
