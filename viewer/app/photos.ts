@@ -1,0 +1,212 @@
+/** The photos of the next avatar: dropped, pasted, picked or shot; each with its crop, its matte and the verdict. */
+
+import { ApiError, newKey, type About, type Api, type Photo } from "./api.js";
+import { shoot } from "./camera.js";
+import { mayUpload } from "./consent.js";
+import { announce, button, bytesText, icon, iconButton, make } from "./dom.js";
+
+const PARALLEL = 2;
+
+interface Entry {
+  readonly key: string;
+  readonly name: string;
+  readonly file: File;
+  readonly abort: AbortController;
+  readonly card: HTMLLIElement;
+  photo: Photo | undefined;
+  state: "waiting" | "checking" | "checked" | "failed";
+  use: boolean;
+}
+
+export class PhotoBox {
+  readonly root = make("section", { class: "photos", "aria-labelledby": "photos-title" });
+  private readonly entries: Entry[] = [];
+  private readonly list = make("ul", { class: "cards", "aria-label": "Photos" });
+  private readonly drop = make("div", { class: "drop" });
+  private readonly input = make("input", { type: "file", multiple: "", accept: "image/*,.heic,.heif,.avif", hidden: "" });
+  private readonly problem = make("p", { class: "problem", role: "alert" });
+  private active = 0;
+  private enabled = true;
+
+  constructor(
+    private readonly api: Api,
+    private readonly about: About,
+    private readonly changed: () => void,
+  ) {
+    const choose = button("Choose photos", "main", () => this.input.click());
+    choose.prepend(icon("photos"));
+    const camera = button("Use the camera", "plain", () => void this.openCamera());
+    camera.prepend(icon("camera"));
+    this.input.setAttribute("aria-label", "Photo files");
+    this.input.addEventListener("change", () => {
+      void this.add([...(this.input.files ?? [])]);
+      this.input.value = "";
+    });
+    const { photos, photo_bytes } = about.limits;
+    this.drop.append(
+      make("h2", { id: "photos-title" }, "Photos"),
+      make("p", { class: "lead" }, "Drop photos of one person here, or paste them."),
+      make("div", { class: "row" }, choose, camera, this.input),
+      make("p", { class: "hint" }, `Up to ${photos} photos of at most ${bytesText(photo_bytes)} each.`),
+    );
+    this.root.append(this.drop, this.problem, this.list);
+  }
+
+  /** Ids of the photos that the avatar is to be made of. */
+  get chosen(): string[] {
+    return this.entries.filter(({ use, photo }) => use && photo?.kept).map(({ photo }) => photo?.id ?? "");
+  }
+
+  get busy(): boolean {
+    return this.entries.some(({ state }) => state === "waiting" || state === "checking");
+  }
+
+  get count(): number {
+    return this.entries.length;
+  }
+
+  /** While an avatar is made of them, photos are neither added nor taken away. */
+  enable(now: boolean): void {
+    this.enabled = now;
+    this.root.classList.toggle("still", !now);
+    for (const made of this.root.querySelectorAll<HTMLButtonElement | HTMLInputElement>("button, input")) made.disabled = !now;
+  }
+
+  highlight(now: boolean): void {
+    this.drop.classList.toggle("over", now && this.enabled);
+  }
+
+  async add(files: readonly File[]): Promise<void> {
+    if (!this.enabled || !files.length) return;
+    if (!(await mayUpload())) return;
+    const { limits } = this.about;
+    const room = limits.photos - this.entries.length;
+    this.problem.textContent =
+      files.length > room ? `Only ${limits.photos} photos can be used; ${files.length - Math.max(0, room)} were left out.` : "";
+    for (const file of files.slice(0, Math.max(0, room))) {
+      const entry = this.newEntry(file, file.name || "photo");
+      if (file.size > limits.photo_bytes)
+        this.refuse(entry, `This file has ${bytesText(file.size)}; photos may have at most ${bytesText(limits.photo_bytes)}.`);
+    }
+    this.pump();
+    this.changed();
+  }
+
+  private newEntry(file: File, name: string): Entry {
+    const card = make("li", { class: "card" });
+    const entry: Entry = { key: newKey(), name, file, abort: new AbortController(), card, photo: undefined, state: "waiting", use: false };
+    this.entries.push(entry);
+    this.list.append(card);
+    this.paint(entry);
+    return entry;
+  }
+
+  private pump(): void {
+    for (const entry of this.entries) {
+      if (this.active >= PARALLEL) return;
+      if (entry.state === "waiting") void this.check(entry);
+    }
+  }
+
+  private async check(entry: Entry): Promise<void> {
+    this.active++;
+    entry.state = "checking";
+    this.paint(entry);
+    try {
+      const photos = await this.api.addPhoto(entry.file, entry.abort.signal);
+      if (this.entries.includes(entry)) this.take(entry, photos);
+    } catch (error) {
+      if (!entry.abort.signal.aborted) {
+        const busy = error instanceof ApiError && error.status === 503;
+        this.refuse(entry, busy ? "The server is busy with other photos; try again in a moment." : (error as Error).message);
+      }
+    } finally {
+      this.active--;
+      this.pump();
+      this.changed();
+    }
+  }
+
+  /** A file's verdict; one that shows several faces gets a card for each. */
+  private take(entry: Entry, photos: readonly Photo[]): void {
+    photos.forEach((photo, k) => {
+      const twin = this.entries.find((other) => other !== entry && other.photo?.id === photo.id);
+      const target = k ? this.newEntry(entry.file, entry.name) : entry;
+      if (twin) {
+        this.refuse(target, `This photo is here already, as ${twin.name}.`);
+        return;
+      }
+      Object.assign(target, { photo, state: "checked", use: photo.kept });
+      this.paint(target);
+    });
+    const used = photos.some(({ kept }) => kept);
+    announce(`${entry.name}: ${used ? "can be used" : (photos[0]?.reason ?? "cannot be used")}.`.replace(/\.\.$/, "."));
+  }
+
+  private refuse(entry: Entry, reason: string): void {
+    Object.assign(entry, { state: "failed", use: false, photo: undefined });
+    this.paint(entry, reason);
+    announce(`${entry.name}: ${reason}`);
+    this.changed();
+  }
+
+  private paint(entry: Entry, reason = ""): void {
+    const { card, photo, state, name } = entry;
+    const hadFocus = card.contains(document.activeElement);
+    const pictures = make("div", { class: "pictures" });
+    if (photo?.crop) {
+      pictures.append(make("img", { src: photo.crop, alt: `${name}, cut to the head`, width: "256", height: "256" }));
+      if (photo.matte) pictures.append(make("img", { src: photo.matte, alt: `What of ${name} is the person: its matte`, width: "256", height: "256" }));
+    } else pictures.append(make("div", { class: "none" }, icon(state === "waiting" || state === "checking" ? "wait" : "photos")));
+    const words = make("div", { class: "words" }, make("h3", { title: name }, name));
+    const remove = iconButton("bin", `Remove ${name}`, () => this.remove(entry));
+    if (state === "waiting" || state === "checking") {
+      card.dataset["state"] = "busy";
+      words.append(make("p", { class: "verdict" }, state === "waiting" ? "Waiting…" : "Looking for the face…"));
+    } else if (state === "failed") {
+      card.dataset["state"] = "refused";
+      const again = button("Try again", "quiet", () => {
+        entry.state = "waiting";
+        this.paint(entry);
+        this.pump();
+      });
+      words.append(make("p", { class: "verdict" }, "Not used"), make("p", { class: "reason" }, reason));
+      if (entry.file.size <= this.about.limits.photo_bytes) words.append(again);
+    } else if (photo && !photo.kept) {
+      card.dataset["state"] = "refused";
+      words.append(make("p", { class: "verdict" }, "Not used"), make("p", { class: "reason" }, photo.reason ?? "No reason was given."));
+    } else if (photo) {
+      const box = make("input", { type: "checkbox" });
+      box.checked = entry.use;
+      const verdict = make("span", {}, entry.use ? "Used" : "Left out");
+      box.addEventListener("change", () => {
+        entry.use = box.checked;
+        card.dataset["state"] = box.checked ? "used" : "left";
+        verdict.textContent = box.checked ? "Used" : "Left out";
+        this.changed();
+      });
+      card.dataset["state"] = entry.use ? "used" : "left";
+      words.append(make("label", { class: "verdict" }, box, verdict, make("span", { class: "unseen" }, ` ${name}`)));
+      const faces = photo.faces > 1 ? `, one of ${photo.faces} faces` : "";
+      words.append(make("p", { class: "hint" }, photo.reason ?? `${photo.width} × ${photo.height} pixels${faces}`));
+    }
+    card.replaceChildren(pictures, words, remove);
+    if (hadFocus) card.querySelector<HTMLElement>("button, input")?.focus();
+  }
+
+  private remove(entry: Entry): void {
+    const at = this.entries.indexOf(entry);
+    entry.abort.abort();
+    this.entries.splice(at, 1);
+    entry.card.remove();
+    if (entry.photo) void this.api.removePhoto(entry.photo.id).catch(() => undefined); // the server forgets it later by itself
+    announce(`${entry.name} removed.`);
+    const next = this.entries[Math.min(at, this.entries.length - 1)]?.card ?? this.drop;
+    next.querySelector<HTMLElement>("button")?.focus();
+    this.changed();
+  }
+
+  private async openCamera(): Promise<void> {
+    if (await mayUpload()) await shoot((file) => void this.add([file]));
+  }
+}
