@@ -117,8 +117,9 @@ export function leftText(seconds: number): string {
   return minutes < 90 ? `about ${minutes} minutes left` : `about ${Math.round(seconds / 3600)} hours left`;
 }
 
-/** "25 Nov 2026, 14:05", as the person's language says it. */
-export function dateText(iso: string): string {
+/** "25 Nov 2026", or with `time` "25 Nov 2026, 14:05", as the person's language says it. */
+export function dateText(iso: string, time = false): string {
   const date = new Date(iso);
-  return Number.isNaN(date.getTime()) ? "" : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  if (Number.isNaN(date.getTime())) return "";
+  return date.toLocaleString(undefined, { dateStyle: "medium", ...(time ? { timeStyle: "short" } : {}) });
 }

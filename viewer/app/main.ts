@@ -57,7 +57,7 @@ class App {
     }
     hideAlert("start");
     const where = document.getElementById("where");
-    if (where) where.textContent = `${isLocal() ? "On this computer" : location.hostname} · ${this.about.device}`;
+    if (where) where.textContent = `${isLocal() ? "On this computer" : location.hostname} · ${deviceText(this.about.device)}`;
     await this.maker.resume();
     await this.route();
   }
@@ -186,6 +186,12 @@ class App {
       void photos()?.add([...(event.dataTransfer?.files ?? [])]);
     });
   }
+}
+
+/** "cpu" -> "CPU", "cuda:1" -> "GPU". */
+function deviceText(device: string): string {
+  if (device === "auto") return "best device";
+  return device === "cpu" ? "CPU" : /^(cuda|mps)/.test(device) ? "GPU" : device;
 }
 
 void new App().start();

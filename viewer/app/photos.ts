@@ -11,6 +11,8 @@ interface Entry {
   readonly key: string;
   readonly name: string;
   readonly file: File;
+  /** The file itself as a picture, until there is a crop. */
+  readonly preview: string;
   readonly abort: AbortController;
   readonly card: HTMLLIElement;
   photo: Photo | undefined;
@@ -94,7 +96,7 @@ export class PhotoBox {
 
   private newEntry(file: File, name: string): Entry {
     const card = make("li", { class: "card" });
-    const entry: Entry = { key: newKey(), name, file, abort: new AbortController(), card, photo: undefined, state: "waiting", use: false };
+    const entry: Entry = { key: newKey(), name, file, preview: URL.createObjectURL(file), abort: new AbortController(), card, photo: undefined, state: "waiting", use: false };
     this.entries.push(entry);
     this.list.append(card);
     this.paint(entry);
@@ -157,7 +159,12 @@ export class PhotoBox {
     if (photo?.crop) {
       pictures.append(make("img", { src: photo.crop, alt: `${name}, cut to the head`, width: "256", height: "256" }));
       if (photo.matte) pictures.append(make("img", { src: photo.matte, alt: `What of ${name} is the person: its matte`, width: "256", height: "256" }));
-    } else pictures.append(make("div", { class: "none" }, icon(state === "waiting" || state === "checking" ? "wait" : "photos")));
+    } else {
+      const picture = make("img", { src: entry.preview, alt: "", class: "whole" });
+      picture.addEventListener("error", () => pictures.remove()); // no picture, or one that only the server reads
+      pictures.append(picture);
+      if (state === "waiting" || state === "checking") pictures.append(icon("wait"));
+    }
     const words = make("div", { class: "words" }, make("h3", { title: name }, name));
     const remove = iconButton("bin", `Remove ${name}`, () => this.remove(entry));
     if (state === "waiting" || state === "checking") {
@@ -174,7 +181,7 @@ export class PhotoBox {
       if (entry.file.size <= this.about.limits.photo_bytes) words.append(again);
     } else if (photo && !photo.kept) {
       card.dataset["state"] = "refused";
-      words.append(make("p", { class: "verdict" }, "Not used"), make("p", { class: "reason" }, photo.reason ?? "No reason was given."));
+      words.append(make("p", { class: "verdict" }, "Not used"), make("p", { class: "reason" }, reasonText(photo.reason, name)));
     } else if (photo) {
       const box = make("input", { type: "checkbox" });
       box.checked = entry.use;
@@ -199,6 +206,7 @@ export class PhotoBox {
     entry.abort.abort();
     this.entries.splice(at, 1);
     entry.card.remove();
+    URL.revokeObjectURL(entry.preview);
     if (entry.photo) void this.api.removePhoto(entry.photo.id).catch(() => undefined); // the server forgets it later by itself
     announce(`${entry.name} removed.`);
     const next = this.entries[Math.min(at, this.entries.length - 1)]?.card ?? this.drop;
@@ -209,4 +217,11 @@ export class PhotoBox {
   private async openCamera(): Promise<void> {
     if (await mayUpload()) await shoot((file) => void this.add([file]));
   }
+}
+
+/** The server's sentence without the file's name before it, which the card shows already. */
+function reasonText(reason: string | null, name: string): string {
+  if (!reason?.startsWith(`${name}: `)) return reason ?? "No reason was given.";
+  const text = reason.slice(name.length + 2);
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }

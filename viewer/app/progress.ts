@@ -3,7 +3,16 @@
 import type { Job } from "./api.js";
 import { announce, button, icon, leftText, make } from "./dom.js";
 
-/** "reading photos" -> "Reading photos": stages are the server's own words. */
+/** Friendlier words for the server's own names of stages. */
+const STAGES: Readonly<Record<string, string>> = {
+  "reading photos": "Reading the photos",
+  "choosing views": "Choosing the best views",
+  reconstructing: "Building the avatar",
+  personalizing: "Refining it to the photos",
+  drawing: "Drawing the film",
+  writing: "Writing the file",
+};
+const stageText = (name: string): string => STAGES[name] ?? sentence(name);
 const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1).replace(/[_]/g, " ");
 
 export class Progress {
@@ -73,9 +82,9 @@ export class Progress {
   private begin(stage: string): void {
     this.finishRow();
     this.stage = stage;
-    this.row = make("li", { "aria-current": "step" }, icon("wait"), sentence(stage));
+    this.row = make("li", { "aria-current": "step" }, icon("wait"), stageText(stage));
     this.list.append(this.row);
-    announce(`${sentence(stage)}.`);
+    announce(`${stageText(stage)}.`);
   }
 
   private finishRow(): void {

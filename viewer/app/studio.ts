@@ -39,7 +39,7 @@ export class Studio {
     this.buildViewer();
     const side = make("div", { class: "side" }, this.work, this.refine, this.buildMoving(), this.downloads.root, this.buildEnd());
     const stage = make("div", { class: "stage" }, this.viewer);
-    this.root.append(make("div", { class: "head" }, make("a", { href: "#/avatars", class: "back" }, "Your avatars"), make("div", { class: "name" }, this.title, iconButton("pen", "Rename", () => void this.rename())), this.meta), stage, side);
+    this.root.append(make("div", { class: "head" }, make("div", { class: "name" }, this.title, iconButton("pen", "Rename", () => void this.rename())), this.meta), stage, side);
     this.acceptDrops(stage);
     this.describe();
     this.changed();
@@ -54,7 +54,7 @@ export class Studio {
     if (this.about.webcam) viewer.setAttribute("vision", "/webcam/");
     this.paint();
     this.dark.addEventListener("change", this.paint);
-    viewer.setAttribute("src", this.avatar.container);
+    viewer.setAttribute("src", this.avatar.container.split("?")[0]); // the newest: a version may be gone by now
   }
 
   private readonly paint = (): void => this.viewer.setAttribute("background", this.dark.matches ? BACKGROUNDS.dark : BACKGROUNDS.light);
@@ -108,7 +108,7 @@ export class Studio {
     this.title.textContent = name;
     document.title = `${name} · FFAvatar`;
     this.viewer.setAttribute("label", `Avatar ${name}`);
-    const parts = [dateText(created), personalized ? "refined to its photos" : "made in one pass", `${gaussians.toLocaleString("en")} Gaussians`, bytesText(bytes)];
+    const parts = [dateText(created, true), personalized ? "refined to its photos" : "made in one pass", `${gaussians.toLocaleString("en")} Gaussians`, bytesText(bytes)];
     this.meta.textContent = parts.filter(Boolean).join(" · ");
   }
 

@@ -19,10 +19,10 @@ const POLICY =
 
 /** What each kind of job goes through: stage, steps, and after which step a version of the avatar is there. */
 const PLANS = {
-  reconstruct: () => [{ stage: "reading the photos", steps: 3 }, { stage: "building the avatar", steps: 4 }],
-  personalize: () => [{ stage: "refining", steps: 20, versions: { 8: 2, 16: 3 } }],
-  drive: () => [{ stage: "following the face", steps: 6 }, { stage: "rendering", steps: 6 }],
-  export: () => [{ stage: "writing the file", steps: 2 }],
+  reconstruct: () => [{ stage: "reading photos", steps: 3 }, { stage: "reconstructing", steps: 4 }],
+  personalize: () => [{ stage: "personalizing", steps: 20, versions: { 8: 2, 16: 3 } }],
+  drive: () => [{ stage: "reading the film", steps: 6 }, { stage: "drawing", steps: 6 }],
+  export: () => [{ stage: "writing", steps: 2 }],
 };
 
 /**
@@ -104,7 +104,7 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
       if (++done > steps) {
         done = 0;
         at++;
-        if (stage === "building the avatar") newVersion(job, 1);
+        if (stage === "reconstructing") newVersion(job, 1);
       }
       if (at < plan.length) job.timer = setTimeout(step, stepMs);
       else finish(job, { state: "done", files: filesOf(job) });

@@ -121,7 +121,7 @@ export class AvatarView {
     const updated = keep && this.info !== undefined && sameHead(this.info, info);
     this.info = info;
     this.skeleton = new Skeleton(info.joints, info.jointExpdirs);
-    this.announce = updated ? "updated" : "opened";
+    this.announce = updated && this.announce !== "opened" ? "updated" : "opened"; // one not drawn yet is still to be told of
     if (!updated) this.forget(info);
     this.invalidate();
     return info;
