@@ -1,5 +1,5 @@
-"""What the server's page is tried with: photos of synthetic people in the formats people have, what the front end says of
-them, and avatars made of them, refined twice. The mock server (viewer/test/mock.mjs) answers with these."""
+"""What the server's page is tried with: photos of synthetic people in the formats people have, what the front end says
+of them, and avatars made of them, refined twice. The mock server (viewer/test/mock.mjs) answers with these."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def _picture(values: torch.Tensor, path: Path) -> None:
 
 
 def write_photos(folder: Path, extra: dict[str, Path] | None = None) -> list[Path]:
-    """Three photos of one synthetic person (JPEG, PNG, WebP), a landscape without a face, and a file that is no picture;
-    ``extra``: more photos by the name they get. The good ones first."""
+    """Three photos of one synthetic person (JPEG, PNG, WebP), a landscape without a face, and a file that is no
+    picture; ``extra``: more photos by the name they get. The good ones first."""
     photos = folder / "photos"
     photos.mkdir(parents=True)
     person = synthetic_person(SEED, shots=6, size=768, degrade=False)
@@ -84,7 +84,7 @@ def write_answers(folder: Path) -> dict[str, Views]:
 
 
 def write_avatars(folder: Path, views: list[Views], level: int = 1) -> None:
-    """avatar-1 as the forward pass makes it; avatar-2 and -3 as a refinement would send them: other colours and sizes."""
+    """avatar-1 as the forward pass makes it; avatar-2 and -3 as a refinement would send them, in other colours."""
     avatar = reconstruct(model_for(None, "cpu"), Views.cat(views), level)
     for version in (1, 2, 3):
         tint = torch.tensor([1.0, 1.0 - 0.08 * (version - 1), 1.0 - 0.16 * (version - 1)])

@@ -42,6 +42,8 @@ export interface Job {
   readonly error: string | null;
   readonly avatar: string | null;
   readonly files: Files;
+  /** Sentences on what was done, such as photos that were left out. */
+  readonly notes?: readonly string[];
 }
 
 export interface Avatar {

@@ -102,6 +102,11 @@ export function ask(
   });
 }
 
+/** Sentences of the server; nothing where there are none. */
+export function notesList(notes: readonly string[]): HTMLElement[] {
+  return notes.length ? [make("ul", { class: "notes hint" }, ...notes.map((note) => make("li", {}, note)))] : [];
+}
+
 /** "4.2 MB". */
 export function bytesText(bytes: number): string {
   if (bytes < 1000) return `${bytes} bytes`;

@@ -3,7 +3,7 @@
 import type { FFAvatarElement } from "../src/index.js";
 import type { About, Api, Job } from "./api.js";
 import { mayUpload } from "./consent.js";
-import { announce, button, bytesText, icon, make } from "./dom.js";
+import { announce, button, bytesText, icon, make, notesList } from "./dom.js";
 import { JobRun } from "./jobs.js";
 import { Progress } from "./progress.js";
 
@@ -110,7 +110,7 @@ export class FilmDrive {
       this.choose.focus();
     });
     const link = (address: string): HTMLAnchorElement => make("a", { href: address, download: "", class: "get" }, icon("down"), "Film of the avatar (mp4)");
-    this.result.replaceChildren(make("p", {}, "The avatar plays the film's movement."), ...(film ? [link(film)] : []), still);
+    this.result.replaceChildren(make("p", {}, "The avatar plays the film's movement."), ...(film ? [link(film)] : []), ...notesList(job.notes ?? []), still);
     announce("The avatar plays the film's movement.");
     this.done();
   }

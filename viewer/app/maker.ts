@@ -20,6 +20,8 @@ export class Maker {
   /** What the page shows of it. */
   progress: Progress | undefined;
   avatar: string | undefined;
+  /** What the server said of each avatar made since the page was opened. */
+  readonly notes = new Map<string, readonly string[]>();
   private run: JobRun | undefined;
 
   constructor(
@@ -92,7 +94,10 @@ export class Maker {
   }
 
   private ended(job: Job): void {
-    if (job.avatar) this.avatar = job.avatar;
+    if (job.avatar) {
+      this.avatar = job.avatar;
+      this.notes.set(job.avatar, job.notes ?? []);
+    }
     if (job.state === "failed") this.end(job.error ?? "The avatar could not be made.");
     else {
       if (job.state === "cancelled") announce(this.avatar ? "Stopped. The avatar stays as it is." : "Cancelled.");

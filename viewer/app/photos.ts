@@ -84,7 +84,7 @@ export class PhotoBox {
     const { limits } = this.about;
     const room = limits.photos - this.entries.length;
     this.problem.textContent =
-      files.length > room ? `Only ${limits.photos} photos can be used; ${files.length - Math.max(0, room)} were left out.` : "";
+      files.length > room ? `At most ${limits.photos} photos can be used; left out: ${files.length - Math.max(0, room)}.` : "";
     for (const file of files.slice(0, Math.max(0, room))) {
       const entry = this.newEntry(file, file.name || "photo");
       if (file.size > limits.photo_bytes)
@@ -135,14 +135,14 @@ export class PhotoBox {
       const twin = this.entries.find((other) => other !== entry && other.photo?.id === photo.id);
       const target = k ? this.newEntry(entry.file, entry.name) : entry;
       if (twin) {
-        this.refuse(target, `This photo is here already, as ${twin.name}.`);
+        this.forget(target);
+        this.problem.textContent = `${entry.name} is here already${twin.name === entry.name ? "" : `, as ${twin.name}`}.`;
         return;
       }
       Object.assign(target, { photo, state: "checked", use: photo.kept });
       this.paint(target);
     });
-    const used = photos.some(({ kept }) => kept);
-    announce(`${entry.name}: ${used ? "can be used" : (photos[0]?.reason ?? "cannot be used")}.`.replace(/\.\.$/, "."));
+    if (entry.state === "checked") announce(entry.use ? `${entry.name}: can be used.` : `${entry.name}: not used. ${reasonText(photos[0].reason, entry.name)}`);
   }
 
   private refuse(entry: Entry, reason: string): void {
@@ -201,12 +201,16 @@ export class PhotoBox {
     if (hadFocus) card.querySelector<HTMLElement>("button, input")?.focus();
   }
 
+  private forget(entry: Entry): void {
+    this.entries.splice(this.entries.indexOf(entry), 1);
+    entry.card.remove();
+    URL.revokeObjectURL(entry.preview);
+  }
+
   private remove(entry: Entry): void {
     const at = this.entries.indexOf(entry);
     entry.abort.abort();
-    this.entries.splice(at, 1);
-    entry.card.remove();
-    URL.revokeObjectURL(entry.preview);
+    this.forget(entry);
     if (entry.photo) void this.api.removePhoto(entry.photo.id).catch(() => undefined); // the server forgets it later by itself
     announce(`${entry.name} removed.`);
     const next = this.entries[Math.min(at, this.entries.length - 1)]?.card ?? this.drop;

@@ -24,7 +24,7 @@ export class Progress {
   private readonly link = make("p", { class: "note lost" });
   private readonly stop: HTMLButtonElement;
   private stage: string | undefined;
-  private row: HTMLLIElement | undefined;
+  private readonly rows = new Map<string, HTMLLIElement>();
 
   constructor(title: string, stopLabel: string, cancel: () => void) {
     this.title.textContent = title;
@@ -80,15 +80,21 @@ export class Progress {
   }
 
   private begin(stage: string): void {
-    this.finishRow();
     this.stage = stage;
-    this.row = make("li", { "aria-current": "step" }, icon("wait"), stageText(stage));
-    this.list.append(this.row);
+    const known = this.rows.get(stage); // events that are told again after a reconnection go back to an earlier stage
+    for (const [name, row] of [...this.rows]) {
+      row.removeAttribute("aria-current");
+      row.querySelector("svg")?.replaceWith(icon("check"));
+      if (known && known.compareDocumentPosition(row) & Node.DOCUMENT_POSITION_FOLLOWING) {
+        row.remove();
+        this.rows.delete(name);
+      }
+    }
+    const row = known ?? make("li", {}, icon("wait"), stageText(stage));
+    row.setAttribute("aria-current", "step");
+    row.querySelector("svg")?.replaceWith(icon("wait"));
+    this.rows.set(stage, row);
+    this.list.append(row);
     announce(`${stageText(stage)}.`);
-  }
-
-  private finishRow(): void {
-    this.row?.removeAttribute("aria-current");
-    this.row?.querySelector("svg")?.replaceWith(icon("check"));
   }
 }

@@ -2,7 +2,7 @@
 
 import type { FFAvatarElement } from "../src/index.js";
 import type { About, Api, Avatar, AvatarNews, JobOrder } from "./api.js";
-import { alertBar, announce, button, bytesText, dateText, hideAlert, icon, iconButton, make } from "./dom.js";
+import { alertBar, announce, button, bytesText, dateText, hideAlert, icon, iconButton, make, notesList } from "./dom.js";
 import { FilmDrive } from "./drive.js";
 import { remove, rename } from "./history.js";
 import { Downloads } from "./downloads.js";
@@ -86,8 +86,9 @@ export class Studio {
   changed(): void {
     const { maker } = this;
     const mine = maker.busy && maker.avatar === this.id && maker.progress !== undefined;
-    this.work.replaceChildren(...(mine && maker.progress ? [maker.progress.root] : []));
-    this.work.classList.toggle("panel", mine);
+    const notes = notesList(maker.notes.get(this.id) ?? []);
+    this.work.replaceChildren(...(mine && maker.progress ? [maker.progress.root] : notes));
+    this.work.classList.toggle("panel", this.work.childElementCount > 0);
     this.refine.hidden = maker.busy || !this.about.personalize || !this.photos.length || this.avatar.personalized;
   }
 

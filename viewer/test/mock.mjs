@@ -28,7 +28,7 @@ const PLANS = {
 /**
  * Starts it. `page`, `viewer`: folders of the built files; `vision`: the webcam's files; `token`; `stepMs`: a job's pace.
  * `state` can be changed while it runs: `full` (so many jobs are refused), `dropAfter` (cut the event stream after so many
- * events, once), `failWith` (jobs fail with this sentence).
+ * events, once), `failWith` (jobs fail with this sentence), `hold` (jobs stand still at this stage).
  */
 export async function mockServer(material, { page = join(PACKAGE, "serve/page"), viewer = join(PACKAGE, "viewer"), vision, token, stepMs = 120, port = 0 } = {}) {
   const answers = JSON.parse(readFileSync(join(material, "answers.json"), "utf8"));
@@ -40,7 +40,7 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
   const keys = new Map();
   const streams = new Set();
   const sessions = new Set();
-  const state = { full: 0, dropAfter: 0, failWith: "" };
+  const state = { full: 0, dropAfter: 0, failWith: "", hold: "" };
   const log = { lastEventIds: [], keys: [], deleted: [], orders: [], authorized: 0 };
 
   const send = (response, status, body, headers = {}) => {
@@ -98,6 +98,7 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
     const step = () => {
       if (state.failWith) return finish(job, { state: "failed", error: state.failWith });
       const { stage, steps, versions = {} } = plan[at];
+      if (state.hold === stage && done === 1) return void (job.timer = setTimeout(step, stepMs));
       Object.assign(record, { stage, done, total: steps, seconds_left: ((steps - done) * stepMs) / 1000 });
       emit(job, "job");
       if (versions[done]) newVersion(job, versions[done]);
@@ -160,7 +161,7 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
     ["POST", /^\/api\/photos$/, (q, r, m, body) => {
       const found = partsOf(q, body).map(({ name, data }) => {
         const digest = createHash("sha256").update(data).digest("hex");
-        const answer = answers[digest] ?? answers.camera ?? { id: `${digest.slice(0, 16)}-0`, kept: false, reason: `${name} is not a photo this program can read: save it again as JPEG or PNG.`, width: 0, height: 0, faces: 0 };
+        const answer = answers[digest] ?? { id: `${digest.slice(0, 16)}-0`, kept: false, reason: `${name} is not a photo this program can read: save it again as JPEG or PNG.`, width: 0, height: 0, faces: 0 };
         const photo = photoOf({ ...answer, name });
         photos.set(photo.id, photo);
         return photo;
