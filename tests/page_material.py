@@ -25,6 +25,7 @@ from ffavatar.types import Views
 
 SEED = 7
 THUMB_PX = 256
+FILM_S, FILM_PX = 2.0, 256
 
 
 def _picture(values: torch.Tensor, path: Path) -> None:
@@ -91,9 +92,9 @@ def write_avatars(folder: Path, views: list[Views], level: int = 1) -> None:
         made = replace(avatar.canonical, colors=avatar.canonical.colors * tint)
         Avatar(avatar.rig, made, avatar.identity, avatar.about).save(folder / f"avatar-{version}.safetensors")
     _picture(avatar.render(size=512).images[0].permute(2, 0, 1), folder / "thumbnail.webp")
-    motion = demo_motion(avatar.rig.head, 2)
+    motion = demo_motion(avatar.rig.head, FILM_S)
     motion.save(folder / "motion.json")
-    film_motion(avatar, motion, folder / "film.mp4", FilmStyle(size=128))
+    film_motion(avatar, motion, folder / "film.mp4", FilmStyle(size=FILM_PX))
 
 
 def write_material(folder: Path, level: int = 1, extra: dict[str, Path] | None = None) -> Path:

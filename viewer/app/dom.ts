@@ -107,10 +107,10 @@ export function notesList(notes: readonly string[]): HTMLElement[] {
   return notes.length ? [make("ul", { class: "notes hint" }, ...notes.map((note) => make("li", {}, note)))] : [];
 }
 
-/** "4.2 MB". */
+/** "4.2 MB", of 2^20 bytes: the server's limits are round numbers of these. */
 export function bytesText(bytes: number): string {
-  if (bytes < 1000) return `${bytes} bytes`;
-  const [unit, name] = bytes < 1e6 ? [1e3, "KB"] : bytes < 1e9 ? [1e6, "MB"] : [1e9, "GB"];
+  if (bytes < 1024) return `${bytes} bytes`;
+  const [unit, name] = bytes < 2 ** 20 ? [2 ** 10, "KB"] : bytes < 2 ** 30 ? [2 ** 20, "MB"] : [2 ** 30, "GB"];
   return `${(bytes / unit).toLocaleString("en", { maximumSignificantDigits: 3 })} ${name}`;
 }
 

@@ -136,7 +136,7 @@ export class Studio {
     } else {
       box.append(
         make("details", {}, make("summary", {}, "Webcam is not set up"),
-          make("p", { class: "hint" }, "Driving by webcam needs MediaPipe's face tracker, which is not part of FFAvatar. Put its files into the server's webcam folder and start the server again; the documentation of ", make("code", {}, "ffavatar serve"), " says which files.")),
+          make("p", { class: "hint" }, "Driving by webcam needs MediaPipe's face tracker, which is not part of FFAvatar. Put its files into a folder and start ", make("code", {}, "ffavatar serve --webcam FOLDER"), "; docs/serve.md says which files.")),
       );
     }
     box.append(make("p", { class: "hint" }, "Or by hand: the sliders are beside the avatar, and on the picture the arrow keys turn it."));

@@ -156,7 +156,7 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
     ["GET", /^\/api\/about$/, (q, r) =>
       send(r, 200, {
         version: "0.0.0", device: "cpu", personalize: true, webcam: vision !== undefined,
-        limits: { photos: 6, photo_bytes: 2_000_000, photo_pixels: 4e7, film_bytes: 5_000_000, film_seconds: 60, queue: 4 },
+        limits: { photos: 6, photo_bytes: 2 * 2 ** 20, photo_pixels: 4e7, film_bytes: 5 * 2 ** 20, film_seconds: 60, queue: 4 },
       })],
     ["POST", /^\/api\/photos$/, (q, r, m, body) => {
       const found = partsOf(q, body).map(({ name, data }) => {

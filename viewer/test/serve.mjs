@@ -80,7 +80,7 @@ const scenarios = {
     await choose("front.jpg", "landscape.jpg", "notes.jpg");
     await agree(page);
     await checked(page, 3);
-    await page.getByLabel("Photo files").setInputFiles([{ name: "huge.jpg", mimeType: "image/jpeg", buffer: Buffer.alloc(2_000_001) }]);
+    await page.getByLabel("Photo files").setInputFiles([{ name: "huge.jpg", mimeType: "image/jpeg", buffer: Buffer.alloc(3 * 2 ** 20) }]);
     await checked(page, 4);
     seen.tooLargeUploaded = posts() > 2 + 3 + 2; // checks of three photos, their two pictures
     seen.pasted = await hand(page, "paste", "left.png", "image/png");
@@ -139,7 +139,7 @@ const scenarios = {
     const film = page.getByLabel("Film file");
     await film.setInputFiles([photo("front.jpg")]);
     seen.badFilm = await page.locator(".film .problem").filter({ hasText: /./ }).textContent();
-    await film.setInputFiles([{ name: "long.mp4", mimeType: "video/mp4", buffer: Buffer.alloc(5_000_001) }]);
+    await film.setInputFiles([{ name: "long.mp4", mimeType: "video/mp4", buffer: Buffer.alloc(6 * 2 ** 20) }]);
     seen.largeFilm = await page.locator(".film .problem").textContent();
     await film.setInputFiles([join(material, "film.mp4")]);
     await page.getByText("The avatar plays the film's movement.").first().waitFor();
@@ -306,6 +306,7 @@ const scenarios = {
   async keyboard() {
     const server = await mockServer(material, { ...built, stepMs: 50 });
     const { page, problems, close } = await visit(server);
+    const chooser = page.waitForEvent("filechooser", { timeout: 60_000 }); // listening takes a moment to begin
     await page.waitForSelector(".home");
     const focused = () => page.evaluate(() => {
       let at = document.activeElement;
@@ -322,7 +323,6 @@ const scenarios = {
     await page.keyboard.press("Tab");
     seen.first = await focused();
     await to("Choose photos");
-    const chooser = page.waitForEvent("filechooser");
     await page.keyboard.press("Enter");
     await (await chooser).setFiles([photo("front.jpg"), photo("left.png")]);
     await page.waitForSelector("dialog[open]");
