@@ -1,4 +1,4 @@
-"""The page against the real server and the real model: photos of a synthetic person to an avatar that moves, and files."""
+"""The page against the real server and the real model: photos of a synthetic person to a moving avatar, and files."""
 
 from __future__ import annotations
 
