@@ -205,6 +205,7 @@ def test_a_server_with_a_token() -> None:
 def test_by_keys_alone() -> None:
     saw = seen("keyboard")
     assert saw["first"] == "Skip to the content" and saw["heading"] == "H1"
+    assert saw["skipped"] == ["main", "", True]
     assert saw["count"] == "1 photo will be used." and saw["turned"]
     assert saw["download"] == "avatar.glb" and saw["focusKept"].startswith("Rigged model")
     assert saw["escaped"] == 1 and saw["focusBack"] == "Delete avatar"

@@ -117,6 +117,7 @@ export class Api {
     await this.request("/api/session", { method: "POST" }, false);
   }
 
+  /** The same with the token known already; nothing where there is none. */
   async signInAgain(): Promise<void> {
     if (this.token !== null) await this.signIn(this.token);
   }
@@ -146,9 +147,9 @@ export class Api {
   }
 
   /** The same `key` never starts a second job, however often it is sent. */
-  createJob(order: JobOrder, key: string, signal: AbortSignal): Promise<Job> {
+  createJob(order: JobOrder, key: string): Promise<Job> {
     const headers = { "content-type": "application/json", "idempotency-key": key };
-    return this.request("/api/jobs", { method: "POST", body: JSON.stringify(order), headers, signal });
+    return this.request("/api/jobs", { method: "POST", body: JSON.stringify(order), headers });
   }
 
   job(id: string): Promise<Job> {

@@ -58,6 +58,7 @@ export class Home {
   changed(): void {
     const { chosen, busy, count } = this.photos;
     const making = this.maker.busy;
+    const hadFocus = this.work.contains(document.activeElement);
     this.form.hidden = making;
     this.work.replaceChildren(...(making && this.maker.progress ? [this.maker.progress.root] : []));
     if (making && this.maker.avatar)
@@ -71,6 +72,7 @@ export class Home {
         : count
           ? "None of these photos can be used yet."
           : "Add at least one photo.";
+    if (hadFocus && !making) (this.go.disabled ? this.name : this.go).focus();
   }
 
   private start(): void {

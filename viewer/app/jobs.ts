@@ -25,6 +25,7 @@ export class JobRun {
   private events: EventSource | undefined;
   private readonly stopped = new AbortController();
   private over = false;
+  private unwanted = false;
 
   constructor(
     private readonly api: Api,
@@ -37,9 +38,9 @@ export class JobRun {
     const { signal } = this.stopped;
     while (!this.over) {
       try {
-        const job = await this.api.createJob(order, key, signal);
-        if (this.over) void this.api.cancelJob(job.id).catch(() => undefined); // cancelled while it was on its way
-        else this.follow(job);
+        const job = await this.api.createJob(order, key);
+        if (this.unwanted) void this.api.cancelJob(job.id).catch(() => undefined); // cancelled while it was on its way
+        else if (!this.over) this.follow(job);
         return;
       } catch (error) {
         if (this.over) return;
@@ -62,6 +63,7 @@ export class JobRun {
   /** Stops it: in the queue, on its way, or running. */
   async cancel(): Promise<void> {
     if (this.id !== undefined) return this.api.cancelJob(this.id); // its end comes as an event
+    this.unwanted = true;
     this.leave();
   }
 
@@ -105,6 +107,7 @@ export class JobRun {
     while (!this.over) {
       await pause(REOPEN_MS / 1000, this.stopped.signal);
       try {
+        await this.api.signInAgain(); // the cookie may be what is missing
         const job = await this.api.job(id);
         if (!this.over && !this.news(job)) this.listen(id);
         return;

@@ -16,6 +16,7 @@ class App {
   private readonly maker: Maker;
   private about: About | undefined;
   private home: Home | undefined;
+  private list: History | undefined;
   private studio: Studio | undefined;
   private polling = 0;
   private turn = 0;
@@ -38,6 +39,10 @@ class App {
     const given = new URLSearchParams(location.hash.slice(1)).get("token");
     if (given) history.replaceState(null, "", `${location.pathname}#/`); // not kept where others may look
     addEventListener("hashchange", () => void this.route());
+    document.querySelector(".skip")?.addEventListener("click", (event) => {
+      event.preventDefault(); // its address is not a page of this application
+      this.main.focus();
+    });
     document.addEventListener("paste", (event) => this.paste(event));
     this.acceptDrops();
     await this.connect(given);
@@ -84,9 +89,9 @@ class App {
     if (page === "avatar" && id) {
       if (this.studio?.id !== id) await this.openStudio(about, id, turn);
     } else if (page === "avatars") {
-      const list = new History(this.api, make("h1", { tabindex: "-1" }, "Your avatars"));
-      this.show(list.root, "Your avatars");
-      void list.refresh();
+      this.list = new History(this.api, make("h1", { tabindex: "-1" }, "Your avatars"));
+      this.show(this.list.root, "Your avatars");
+      void this.list.refresh();
     } else {
       this.home ??= new Home(this.api, about, this.maker, (photos) => (this.ordered = photos));
       this.show(this.home.root, "New avatar");
@@ -141,7 +146,12 @@ class App {
       this.opened.add(avatar);
       if (!this.photosOf.has(avatar)) this.photosOf.set(avatar, this.ordered);
       location.hash = `#/avatar/${encodeURIComponent(avatar)}`;
-    } else if (this.home?.root.isConnected) this.home.shown();
+    } else this.renewLists();
+  }
+
+  private renewLists(): void {
+    if (this.home?.root.isConnected) this.home.shown();
+    if (this.list?.root.isConnected) void this.list.refresh();
   }
 
   private offline(): void {
@@ -158,7 +168,7 @@ class App {
     this.polling = 0;
     hideAlert("offline");
     if (!this.about) void this.connect(null);
-    else if (this.home?.root.isConnected) this.home.shown();
+    else this.renewLists();
   }
 
   /** Photos pasted anywhere on the first page. */
@@ -173,14 +183,15 @@ class App {
   private acceptDrops(): void {
     const photos = (): Home["photos"] | undefined => (this.home?.root.isConnected ? this.home.photos : undefined);
     addEventListener("dragover", (event) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
-      photos()?.highlight(event.dataTransfer?.types.includes("Files") ?? false);
+      photos()?.highlight(true);
     });
     addEventListener("dragleave", (event) => {
       if (!event.relatedTarget) photos()?.highlight(false);
     });
     addEventListener("drop", (event) => {
-      if (event.defaultPrevented) return;
+      if (event.defaultPrevented || !event.dataTransfer?.files.length) return;
       event.preventDefault();
       photos()?.highlight(false);
       void photos()?.add([...(event.dataTransfer?.files ?? [])]);

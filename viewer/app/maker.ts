@@ -1,6 +1,6 @@
 /** The avatar that is being made or refined: one at a time in this page; it survives a reload of the page. */
 
-import type { Api, AvatarNews, Job, JobOrder } from "./api.js";
+import { ApiError, type Api, type AvatarNews, type Job, type JobOrder } from "./api.js";
 import { alertBar, announce, hideAlert } from "./dom.js";
 import { JobRun } from "./jobs.js";
 import { Progress } from "./progress.js";
@@ -47,13 +47,13 @@ export class Maker {
     if (!id || this.busy) return;
     try {
       const job = await this.api.job(id);
-      if (job.state !== "queued" && job.state !== "running") throw new Error("over");
+      if (job.state !== "queued" && job.state !== "running") return localStorage.removeItem(KEY);
       this.attach(job.avatar ? "Refining your avatar" : "Making your avatar", job.avatar ? "Stop refining" : "Cancel");
       this.avatar = job.avatar ?? undefined;
       this.run?.follow(job);
       this.on.changed();
-    } catch {
-      localStorage.removeItem(KEY);
+    } catch (error) {
+      if (error instanceof ApiError) localStorage.removeItem(KEY); // the server knows it no longer
     }
   }
 

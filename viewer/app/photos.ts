@@ -26,6 +26,7 @@ export class PhotoBox {
   private readonly list = make("ul", { class: "cards", "aria-label": "Photos" });
   private readonly drop = make("div", { class: "drop" });
   private readonly input = make("input", { type: "file", multiple: "", accept: "image/*,.heic,.heif,.avif", hidden: "" });
+  private readonly clear = button("Remove all photos", "quiet", () => this.removeAll());
   private readonly problem = make("p", { class: "problem", role: "alert" });
   private active = 0;
   private enabled = true;
@@ -33,7 +34,7 @@ export class PhotoBox {
   constructor(
     private readonly api: Api,
     private readonly about: About,
-    private readonly changed: () => void,
+    private readonly told: () => void,
   ) {
     const choose = button("Choose photos", "main", () => this.input.click());
     choose.prepend(icon("photos"));
@@ -50,7 +51,9 @@ export class PhotoBox {
       make("p", { class: "lead" }, "Drop photos of one person here, or paste them."),
       make("div", { class: "row" }, choose, camera, this.input),
       make("p", { class: "hint" }, `Up to ${photos} photos of at most ${bytesText(photo_bytes)} each.`),
+      this.clear,
     );
+    this.clear.hidden = true;
     this.root.append(this.drop, this.problem, this.list);
   }
 
@@ -72,6 +75,11 @@ export class PhotoBox {
     this.enabled = now;
     this.root.classList.toggle("still", !now);
     for (const made of this.root.querySelectorAll<HTMLButtonElement | HTMLInputElement>("button, input")) made.disabled = !now;
+  }
+
+  private changed(): void {
+    this.clear.hidden = this.entries.length < 2;
+    this.told();
   }
 
   highlight(now: boolean): void {
@@ -207,11 +215,24 @@ export class PhotoBox {
     URL.revokeObjectURL(entry.preview);
   }
 
-  private remove(entry: Entry): void {
-    const at = this.entries.indexOf(entry);
+  /** Here and on the server, which else forgets it later by itself. */
+  private discard(entry: Entry): void {
     entry.abort.abort();
     this.forget(entry);
-    if (entry.photo) void this.api.removePhoto(entry.photo.id).catch(() => undefined); // the server forgets it later by itself
+    if (entry.photo) void this.api.removePhoto(entry.photo.id).catch(() => undefined);
+  }
+
+  private removeAll(): void {
+    for (const entry of [...this.entries]) this.discard(entry);
+    this.problem.textContent = "";
+    announce("All photos removed.");
+    this.drop.querySelector<HTMLElement>("button")?.focus();
+    this.changed();
+  }
+
+  private remove(entry: Entry): void {
+    const at = this.entries.indexOf(entry);
+    this.discard(entry);
     announce(`${entry.name} removed.`);
     const next = this.entries[Math.min(at, this.entries.length - 1)]?.card ?? this.drop;
     next.querySelector<HTMLElement>("button")?.focus();

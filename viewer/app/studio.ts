@@ -86,10 +86,12 @@ export class Studio {
   changed(): void {
     const { maker } = this;
     const mine = maker.busy && maker.avatar === this.id && maker.progress !== undefined;
+    const hadFocus = this.work.contains(document.activeElement);
     const notes = notesList(maker.notes.get(this.id) ?? []);
     this.work.replaceChildren(...(mine && maker.progress ? [maker.progress.root] : notes));
     this.work.classList.toggle("panel", this.work.childElementCount > 0);
     this.refine.hidden = maker.busy || !this.about.personalize || !this.photos.length || this.avatar.personalized;
+    if (hadFocus && !mine) this.title.focus({ preventScroll: true });
   }
 
   /** Reads the avatar's record anew. */
