@@ -48,7 +48,7 @@ export class PhotoBox {
     const { photos, photo_bytes } = about.limits;
     this.drop.append(
       make("h2", { id: "photos-title" }, "Photos"),
-      make("p", { class: "lead" }, "Drop photos of one person here, or paste them."),
+      make("p", { class: "lead" }, make("span", { class: "fine" }, "Drop photos of one person here, or paste them."), make("span", { class: "coarse" }, "Photos of one person")),
       make("div", { class: "row" }, choose, camera, this.input),
       make("p", { class: "hint" }, `Up to ${photos} photos of at most ${bytesText(photo_bytes)} each.`),
       this.clear,
