@@ -36,8 +36,8 @@ def _picture(values: torch.Tensor, path: Path) -> None:
 
 
 def write_photos(folder: Path, extra: dict[str, Path] | None = None) -> list[Path]:
-    """Three photos of one synthetic person (JPEG, PNG, WebP), a landscape without a face, and a file that is no
-    picture; ``extra``: more photos by the name they get. The good ones first."""
+    """Three photos of one synthetic person (JPEG, PNG, WebP), two in one photo, a landscape without a face, and a file
+    that is no picture; ``extra``: more photos by the name they get. The good ones first."""
     photos = folder / "photos"
     photos.mkdir(parents=True)
     person = synthetic_person(SEED, shots=6, size=768, degrade=False)
@@ -47,6 +47,8 @@ def write_photos(folder: Path, extra: dict[str, Path] | None = None) -> list[Pat
     for name, source in (extra or {}).items():
         Image.open(source).convert("RGB").save(photos / name, quality=92)
         paths.append(photos / name)
+    pair = np.concatenate([np.asarray(image) for image in person.images[:2]], 1)
+    Image.fromarray(pair).save(photos / "pair.jpg", quality=92)
     rows = np.linspace(0, 1, 480)[:, None, None]
     field = (np.array([110, 150, 200]) * (1 - rows) + np.array([90, 120, 70]) * rows) * np.ones((480, 640, 1))
     Image.fromarray(field.astype(np.uint8)).save(photos / "landscape.jpg")
@@ -55,31 +57,33 @@ def write_photos(folder: Path, extra: dict[str, Path] | None = None) -> list[Pat
 
 
 def write_answers(folder: Path) -> dict[str, Views]:
-    """answers.json: sha256 of a photo -> what ``POST /api/photos`` says of it; crops and mattes beside it. The views of
-    the photos that are kept."""
+    """answers.json: sha256 of a photo -> what ``POST /api/photos`` says of each of its faces; crops and mattes beside
+    it. The views of the photos that are kept."""
     front_end = FrontEnd("cpu")
     (folder / "crops").mkdir()
-    answers: dict[str, dict[str, object]] = {}
+    answers: dict[str, list[dict[str, object]]] = {}
     views = {}
     for path in sorted((folder / "photos").iterdir()):
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        answer = {"id": f"{digest[:16]}-0", "name": path.name, "kept": False, "width": 0, "height": 0, "faces": 0}
-        answers[digest] = answer
+        blank = {"name": path.name, "kept": False, "width": 0, "height": 0, "faces": 0}
         try:
             image = read_photo(data, path.name)
         except InputError as error:
-            answer["reason"] = str(error)
+            answers[digest] = [blank | {"id": f"{digest[:16]}-0", "reason": str(error)}]
             continue
-        result = front_end.analyse(image, path.name)
-        report = result.report
-        answer |= {"width": image.shape[1], "height": image.shape[0], "faces": report.faces, "kept": report.kept}
-        answer["reason"] = None if report.kept else report.reason
-        if result.views is not None:
-            views[path.name] = result.views
-            _picture(result.views.images[0].permute(2, 0, 1), folder / "crops" / f"{answer['id']}-crop.webp")
-            _picture(result.views.mattes[0, None], folder / "crops" / f"{answer['id']}-matte.webp")
-            answer["crop"] = True
+        answers[digest] = []
+        for face in range(max(1, len(front_end.faces(image)))):
+            result = front_end.analyse(image, path.name, face if face else "largest")
+            report, name = result.report, f"{digest[:16]}-{face}"
+            answer = blank | {"id": name, "width": image.shape[1], "height": image.shape[0], "faces": report.faces}
+            answer |= {"kept": report.kept, "reason": " ".join(report.notes) if report.kept else report.reason}
+            answers[digest].append(answer)
+            if result.views is not None:
+                views.setdefault(path.name, result.views)
+                _picture(result.views.images[0].permute(2, 0, 1), folder / "crops" / f"{name}-crop.webp")
+                _picture(result.views.mattes[0, None], folder / "crops" / f"{name}-matte.webp")
+                answer["crop"] = True
     (folder / "answers.json").write_text(json.dumps(answers, indent=1))
     return views
 

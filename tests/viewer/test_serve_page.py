@@ -194,6 +194,15 @@ def test_a_server_that_goes_away_and_comes_back() -> None:
 
 @slow
 @pytest.mark.timeout(600)
+def test_busy_uploads_are_tried_again_and_faces_can_be_chosen() -> None:
+    saw = seen("away")
+    assert saw["uploadsRefused"] == 2 and "Used pair.jpg" in saw["pair"]
+    assert "Another person is in the photo." in saw["pair"] and "--face" not in saw["pair"]
+    assert saw["otherFace"] and saw["faceForgotten"] == 1
+
+
+@slow
+@pytest.mark.timeout(600)
 def test_a_server_with_a_token() -> None:
     saw = seen("token")
     assert saw["hash"] == "#/"  # the token is not left in the address

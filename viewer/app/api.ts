@@ -126,10 +126,11 @@ export class Api {
     return this.request("/api/about");
   }
 
-  async addPhoto(file: File, signal: AbortSignal): Promise<readonly Photo[]> {
+  /** `face`: which of several, counted from the largest. */
+  async addPhoto(file: File, face: number, signal: AbortSignal): Promise<readonly Photo[]> {
     const body = new FormData();
     body.append("files", file, file.name);
-    return (await this.request<{ photos: Photo[] }>("/api/photos", { method: "POST", body, signal })).photos;
+    return (await this.request<{ photos: Photo[] }>(`/api/photos?face=${face}`, { method: "POST", body, signal })).photos;
   }
 
   removePhoto(id: string): Promise<void> {

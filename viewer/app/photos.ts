@@ -6,6 +6,8 @@ import { mayUpload } from "./consent.js";
 import { announce, button, bytesText, icon, iconButton, make } from "./dom.js";
 
 const PARALLEL = 2;
+const MOST_TRIES = 6; // of a busy server
+const FALLBACK_WAIT_S = 5;
 
 interface Entry {
   readonly key: string;
@@ -18,6 +20,8 @@ interface Entry {
   photo: Photo | undefined;
   state: "waiting" | "checking" | "checked" | "failed";
   use: boolean;
+  /** Which of several faces, counted from the largest. */
+  face: number;
 }
 
 export class PhotoBox {
@@ -104,7 +108,7 @@ export class PhotoBox {
 
   private newEntry(file: File, name: string): Entry {
     const card = make("li", { class: "card" });
-    const entry: Entry = { key: newKey(), name, file, preview: URL.createObjectURL(file), abort: new AbortController(), card, photo: undefined, state: "waiting", use: false };
+    const entry: Entry = { key: newKey(), name, file, preview: URL.createObjectURL(file), abort: new AbortController(), card, photo: undefined, state: "waiting", use: false, face: 0 };
     this.entries.push(entry);
     this.list.append(card);
     this.paint(entry);
@@ -123,18 +127,39 @@ export class PhotoBox {
     entry.state = "checking";
     this.paint(entry);
     try {
-      const photos = await this.api.addPhoto(entry.file, entry.abort.signal);
+      const photos = await this.upload(entry);
       if (this.entries.includes(entry)) this.take(entry, photos);
     } catch (error) {
-      if (!entry.abort.signal.aborted) {
-        const busy = error instanceof ApiError && error.status === 503;
-        this.refuse(entry, busy ? "The server is busy with other photos; try again in a moment." : (error as Error).message);
-      }
+      if (!entry.abort.signal.aborted) this.refuse(entry, (error as Error).message);
     } finally {
       this.active--;
       this.pump();
       this.changed();
     }
+  }
+
+  /** Asks a busy server again, when it says. */
+  private async upload(entry: Entry): Promise<readonly Photo[]> {
+    for (let left = MOST_TRIES - 1; ; left--)
+      try {
+        return await this.api.addPhoto(entry.file, entry.face, entry.abort.signal);
+      } catch (error) {
+        if (!(error instanceof ApiError && error.status === 503) || !left) throw error;
+        const verdict = entry.card.querySelector(".verdict");
+        if (verdict) verdict.textContent = "The server is busy; trying again soon…";
+        await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter ?? FALLBACK_WAIT_S)));
+        entry.abort.signal.throwIfAborted();
+      }
+  }
+
+  /** Another of the faces in a photo. */
+  private nextFace(entry: Entry, faces: number): void {
+    const { photo } = entry;
+    if (photo) void this.api.removePhoto(photo.id).catch(() => undefined);
+    Object.assign(entry, { face: (entry.face + 1) % faces, photo: undefined, state: "waiting", use: false });
+    this.paint(entry);
+    this.pump();
+    this.changed();
   }
 
   /** A file's verdict; one that shows several faces gets a card for each. */
@@ -202,9 +227,10 @@ export class PhotoBox {
       });
       card.dataset["state"] = entry.use ? "used" : "left";
       words.append(make("label", { class: "verdict" }, box, verdict, make("span", { class: "unseen" }, ` ${name}`)));
-      const faces = photo.faces > 1 ? `, one of ${photo.faces} faces` : "";
-      words.append(make("p", { class: "hint" }, photo.reason ?? `${photo.width} × ${photo.height} pixels${faces}`));
+      words.append(make("p", { class: "hint" }, noteText(photo.reason) || `${photo.width} × ${photo.height} pixels`));
     }
+    if (photo && state === "checked" && photo.faces > 1)
+      words.append(button(`Use another face (this is ${entry.face + 1} of ${photo.faces})`, "quiet", () => this.nextFace(entry, photo.faces)));
     card.replaceChildren(pictures, words, remove);
     if (hadFocus) card.querySelector<HTMLElement>("button, input")?.focus();
   }
@@ -243,6 +269,9 @@ export class PhotoBox {
     if (await mayUpload()) await shoot((file) => void this.add([file]));
   }
 }
+
+/** What the server notes of a photo that can be used; faces are chosen by a button here. */
+const noteText = (note: string | null): string => (note ?? "").replace("; choose with --face.", ".");
 
 /** The server's sentence without the file's name before it, which the card shows already. */
 function reasonText(reason: string | null, name: string): string {

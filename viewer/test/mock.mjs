@@ -27,12 +27,12 @@ const PLANS = {
 
 /**
  * Starts it. `page`, `viewer`: folders of the built files; `vision`: the webcam's files; `token`; `stepMs`: a job's pace.
- * `state` can be changed while it runs: `full` (so many jobs are refused), `dropAfter` (cut the event stream after so many
+ * `state` can be changed while it runs: `full`, `fullPhotos` (so many jobs, uploads are refused), `dropAfter` (cut the event stream after so many
  * events, once), `failWith` (jobs fail with this sentence), `hold` (jobs stand still at this stage).
  */
 export async function mockServer(material, { page = join(PACKAGE, "serve/page"), viewer = join(PACKAGE, "viewer"), vision, token, stepMs = 120, port = 0 } = {}) {
   const answers = JSON.parse(readFileSync(join(material, "answers.json"), "utf8"));
-  const byId = Object.fromEntries(Object.values(answers).map((answer) => [answer.id, answer]));
+  const byId = Object.fromEntries(Object.values(answers).flat().map((answer) => [answer.id, answer]));
   const photos = new Map();
   const films = new Map();
   const avatars = new Map();
@@ -40,7 +40,7 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
   const keys = new Map();
   const streams = new Set();
   const sessions = new Set();
-  const state = { full: 0, dropAfter: 0, failWith: "", hold: "" };
+  const state = { full: 0, fullPhotos: 0, dropAfter: 0, failWith: "", hold: "" };
   const log = { lastEventIds: [], keys: [], deleted: [], orders: [], authorized: 0 };
 
   const send = (response, status, body, headers = {}) => {
@@ -159,14 +159,19 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
         limits: { photos: 6, photo_bytes: 2 * 2 ** 20, photo_pixels: 4e7, film_bytes: 5 * 2 ** 20, film_seconds: 60, queue: 4 },
       })],
     ["POST", /^\/api\/photos$/, (q, r, m, body) => {
+      if (state.fullPhotos > 0) {
+        state.fullPhotos--;
+        return refuse(r, 503, "The room for uploads is full; try again in 1 s.", { "retry-after": "1" });
+      }
+      const face = Number(new URL(q.url, "http://x").searchParams.get("face") ?? 0);
       const found = partsOf(q, body).map(({ name, data }) => {
         const digest = createHash("sha256").update(data).digest("hex");
-        const answer = answers[digest] ?? { id: `${digest.slice(0, 16)}-0`, kept: false, reason: `${name} is not a photo this program can read: save it again as JPEG or PNG.`, width: 0, height: 0, faces: 0 };
+        const answer = answers[digest]?.[face] ?? { id: `${digest.slice(0, 16)}-0`, kept: false, reason: `${name} is not a photo this program can read: save it again as JPEG or PNG.`, width: 0, height: 0, faces: 0 };
         const photo = photoOf({ ...answer, name });
         photos.set(photo.id, photo);
         return photo;
       });
-      setTimeout(() => send(r, 200, { photos: found }), 2 * stepMs);
+      return setTimeout(() => send(r, 200, { photos: found }), 2 * stepMs);
     }],
     ["GET", /^\/api\/photos\/([\w-]+)\/(crop|matte)$/, (q, r, m) => (byId[m[1]] ? file(r, join(material, "crops", `${m[1]}-${m[2]}.webp`)) : refuse(r, 404, "No such photo."))],
     ["DELETE", /^\/api\/photos\/([\w-]+)$/, (q, r, m) => {

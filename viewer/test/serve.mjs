@@ -252,6 +252,23 @@ const scenarios = {
     seen.finished = [...server.jobs.values()].map(({ record }) => record.state);
     await close();
 
+    // a server that has no room for photos just now, and a photo of two people
+    server.state.fullPhotos = 2;
+    const two = await visit(server);
+    await two.page.getByLabel("Photo files").setInputFiles([photo("pair.jpg")]);
+    await agree(two.page);
+    await checked(two.page, 1);
+    seen.uploadsRefused = 2 - server.state.fullPhotos;
+    seen.pair = (await cards(two.page))[0].text;
+    const crop = () => two.page.evaluate(() => document.querySelector(".card img").src);
+    const first = await crop();
+    await two.page.getByRole("button", { name: /^Use another face/ }).click();
+    await two.page.getByText("this is 2 of 2").waitFor();
+    seen.otherFace = (await crop()) !== first;
+    seen.faceForgotten = server.log.deleted.length;
+    await two.page.screenshot({ path: join(folder, "pair.png") });
+    await two.close();
+
     // nobody is there when the page is reloaded from the browser's cache: it waits
     const later = await open({ viewport: { width: 1100, height: 760 } });
     let answers = false;
