@@ -9,7 +9,6 @@ const [origin, material, folder] = process.argv.slice(2);
 const LONG = { timeout: 240_000 };
 const seen = {};
 const { page, requests, problems, close } = await open({ viewport: { width: 1440, height: 900 } });
-page.setDefaultTimeout(60_000);
 await page.addInitScript(() => document.addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`)));
 await page.goto(origin);
 await page.locator(".home").waitFor();
