@@ -22,6 +22,7 @@ from ffavatar.types import HeadParams
 ROOT = Path(__file__).resolve().parent.parent
 VIEWER = ROOT / "viewer"
 PACKAGE = ROOT / "src" / "ffavatar" / "viewer"
+SERVE_PAGE = ROOT / "src" / "ffavatar" / "serve" / "page"
 SEEDS = (7, 11, 23)
 
 
@@ -61,8 +62,16 @@ def build() -> tuple[Path, Path]:
     """The module and the package's bundle, freshly built: (dist, package)."""
     install()
     dist, package = workshop() / "dist", workshop() / "package"
-    run(["node", "build.mjs", "--dist", str(dist), "--package", str(package)])
+    folders = ["--dist", str(dist), "--package", str(package), "--page", str(serve_page(built=False))]
+    run(["node", "build.mjs", *folders])
     return dist, package
+
+
+def serve_page(built: bool = True) -> Path:
+    """Where ``build`` puts the page of ``ffavatar serve``."""
+    if built:
+        build()
+    return workshop() / "serve-page"
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 // Builds dist/ (the npm module) and the bundle that the Python package ships.
 //
-//   node build.mjs [--dist FOLDER] [--package FOLDER]
+//   node build.mjs [--dist FOLDER] [--package FOLDER] [--page FOLDER]
 import { execFileSync } from "node:child_process";
 import { copyFile, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -13,6 +13,7 @@ const { values } = parseArgs({
   options: {
     dist: { type: "string", default: join(here, "dist") },
     package: { type: "string", default: join(here, "../src/ffavatar/viewer") },
+    page: { type: "string", default: join(here, "../src/ffavatar/serve/page") },
   },
 });
 
@@ -54,3 +55,10 @@ execFileSync(process.execPath, [join(here, "node_modules/typescript/bin/tsc"), "
 await mkdir(values.package, { recursive: true });
 await copyFile(join(values.dist, "ff-avatar.js"), join(values.package, "ff-avatar.js"));
 for (const name of ["index.html", "page.css"]) await copyFile(join(here, "page", name), join(values.package, name));
+
+// the page of `ffavatar serve`, which finds the viewer's bundle under /viewer/
+execFileSync(process.execPath, [join(here, "node_modules/typescript/bin/tsc"), "-p", join(here, "app")], { stdio: "inherit" });
+await mkdir(values.page, { recursive: true });
+for (const [entry, name] of [["app/main.ts", "app.js"], ["app/app.css", "app.css"]])
+  await build({ ...shared, entryPoints: [entry], outfile: join(values.page, name), format: "esm" });
+await copyFile(join(here, "app", "index.html"), join(values.page, "index.html"));

@@ -51,7 +51,7 @@ export async function open({ graphics = true, extra = [], ...options } = {}) {
     ],
   });
   const page = context.pages()[0] ?? (await context.newPage());
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(60_000); // machines that run tests may do other work too
   const requests = [];
   const problems = [];
   page.on("request", (request) => requests.push(request.url()));

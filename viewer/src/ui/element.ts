@@ -26,6 +26,8 @@ export function parseBackground(text: string): Background {
 export interface FFAvatarEventMap {
   /** The first picture is shown. */
   "ff-load": CustomEvent<AvatarInfo>;
+  /** `update` took effect: the newer version's first picture is shown. */
+  "ff-update": CustomEvent<AvatarInfo>;
   /** A file, the network or graphics failed; the message is also shown in the element. */
   "ff-error": CustomEvent<Error>;
   /** The clip moved, started or stopped. */
@@ -109,10 +111,11 @@ export class FFAvatarElement extends HTMLElement {
       this.view = new AvatarView(
         this.canvas,
         {
-          shown: (info) => {
+          shown: (info, updated) => {
             this.status.textContent = "";
-            this.panel?.avatarShown(info);
-            this.emit("ff-load", info);
+            if (updated) this.panel?.avatarUpdated(info);
+            else this.panel?.avatarShown(info);
+            this.emit(updated ? "ff-update" : "ff-load", info);
           },
           failed: (error) => this.fail(error),
           time: () => this.timeChanged(),
@@ -209,6 +212,19 @@ export class FFAvatarElement extends HTMLElement {
       if (turn === this.opening) this.fail(error as Error);
       throw error;
     }
+  }
+
+  /**
+   * Shows a newer version of the avatar in place: camera, sliders, clip and what drives it stay, and no moment is empty. An
+   * avatar of another head is shown as `load` shows it. Rejects when the file cannot be used; what was shown stays.
+   */
+  async update(source: string | ArrayBuffer): Promise<AvatarInfo> {
+    const { view } = this;
+    if (!view?.info) return this.load(source);
+    const turn = ++this.opening;
+    const buffer = typeof source === "string" ? await this.read(source) : source;
+    if (turn !== this.opening) throw new Error("another avatar was asked for meanwhile");
+    return view.open(buffer, true);
   }
 
   /** Sets a clip: an address, a parsed motion file, its bytes, or null for none. Plays it where `autoplay` is set. */

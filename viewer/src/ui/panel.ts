@@ -148,7 +148,7 @@ export class Panel {
     const fold = this.button(ICONS.panel, "Show or hide the controls", () => {
       fold.setAttribute("aria-expanded", String(!element.toggleAttribute("data-folded")));
     });
-    fold.setAttribute("aria-expanded", "true");
+    fold.setAttribute("aria-expanded", String(!element.hasAttribute("data-folded")));
     this.bar.append(
       this.button(ICONS.open, "Open an avatar or motion file", () => file.click()),
       this.button(ICONS.neutral, "Neutral expression", () => element.neutral()),
@@ -258,10 +258,15 @@ export class Panel {
       box.append(...members.map((control) => this.slider(control)));
       this.groups.append(box);
     }
-    this.about.textContent = `${info.gaussianCount.toLocaleString("en")} Gaussians on the head ${info.edition}. ${info.licence}`;
+    this.avatarUpdated(info);
     this.timeChanged();
-    this.settingsChanged();
     this.filter();
+  }
+
+  /** Another version of the same avatar: its sliders stay. */
+  avatarUpdated(info: AvatarInfo): void {
+    this.about.textContent = `${info.gaussianCount.toLocaleString("en")} Gaussians on the head ${info.edition}. ${info.licence}`;
+    this.settingsChanged();
   }
 
   private slider(control: Control): HTMLElement {

@@ -13,8 +13,8 @@ import { AvatarWorker } from "../worker/client.js";
 import type { AvatarInfo } from "../worker/messages.js";
 
 export interface ViewEvents {
-  /** The first picture of a newly opened avatar is on the canvas. */
-  shown(info: AvatarInfo): void;
+  /** The first picture of a newly opened avatar, or of a newer version of the one shown before, is on the canvas. */
+  shown(info: AvatarInfo, updated: boolean): void;
   failed(error: Error): void;
   /** The clip moved to another time, started or stopped. */
   time(): void;
@@ -53,7 +53,7 @@ export class AvatarView {
   private currentLevel = DETAIL_LEVELS.length - 1;
   private shown: { posed: Float32Array; order: Uint32Array } | undefined;
   private waiting: { posed: Float32Array; order: Uint32Array } | undefined;
-  private announce = false;
+  private announce: "opened" | "updated" | undefined;
   private posesDirty = false;
   private drawDirty = false;
   private uploads = 0;
@@ -112,11 +112,23 @@ export class AvatarView {
     return this.currentLevel;
   }
 
-  /** Shows an avatar file; the buffer is taken over. Rejects with FileError. */
-  async open(buffer: ArrayBuffer): Promise<AvatarInfo> {
+  /**
+   * Shows an avatar file; the buffer is taken over. `keep` makes it a newer version of the avatar shown: camera, sliders,
+   * clip and pose stay as they are, unless it stands on another head. Rejects with FileError; what was shown stays.
+   */
+  async open(buffer: ArrayBuffer, keep = false): Promise<AvatarInfo> {
     const info = await this.worker.load(buffer, this.currentLevel);
+    const updated = keep && this.info !== undefined && sameHead(this.info, info);
     this.info = info;
     this.skeleton = new Skeleton(info.joints, info.jointExpdirs);
+    this.announce = updated && this.announce !== "opened" ? "updated" : "opened"; // one not drawn yet is still to be told of
+    if (!updated) this.forget(info);
+    this.invalidate();
+    return info;
+  }
+
+  /** Camera, sliders, clip and pose as a newly opened avatar has them. */
+  private forget(info: AvatarInfo): void {
     const [x, y, z] = info.middle;
     this.orbit = new Orbit([x, y, z - RESTING_DISTANCE_M]);
     this.motion = undefined;
@@ -124,9 +136,6 @@ export class AvatarView {
     this.driven = {};
     this.playing = false;
     for (const name of Object.keys(this.values)) delete this.values[name];
-    this.announce = true;
-    this.invalidate();
-    return info;
   }
 
   /** The level of detail, or "auto" to follow the device's speed. */
@@ -278,8 +287,9 @@ export class AvatarView {
     this.lastCamera = this.camera();
     this.renderer?.draw(this.lastCamera, this.background);
     if (this.announce && this.shown && this.info) {
-      this.announce = false;
-      this.events.shown(this.info);
+      const updated = this.announce === "updated";
+      this.announce = undefined;
+      this.events.shown(this.info, updated);
     }
   }
 
@@ -358,4 +368,10 @@ export class AvatarView {
     this.worker.dispose();
     this.renderer?.dispose();
   }
+}
+
+/** Whether poses and clips of one avatar mean the same on the other. */
+function sameHead(one: AvatarInfo, other: AvatarInfo): boolean {
+  const names = other.expressionNames;
+  return one.edition === other.edition && one.expressionNames.length === names.length && one.expressionNames.every((n, k) => n === names[k]);
 }

@@ -58,7 +58,6 @@ function pose(state: Loaded, message: Extract<ToWorker, { kind: "pose" }>): void
 port.onmessage = ({ data }) => {
   try {
     if (data.kind === "load") {
-      loaded = undefined;
       const file = readAvatar(data.buffer);
       const state = { file, rig: new Rig(file), chosen: DETAIL_LEVELS.map(() => null), binding: bindingOf(file, new Uint32Array()) };
       port.postMessage({ kind: "loaded", info: infoOf(file) }, []);
