@@ -116,3 +116,12 @@ def test_carving_forgives_one_of_three_views():
     matte = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
     torch.testing.assert_close(carved(matte), torch.tensor([1.0, 0.25]))
     torch.testing.assert_close(carved(matte[:2]), torch.tensor([1.0, 0.0]))
+
+
+def test_gradients_reach_the_splats_through_the_cut(scene):
+    rig, canonical, params, scalp = scene
+    free = CanonicalGaussians(**{name: value.clone().requires_grad_() for name, value in vars(canonical).items()})
+    after = trimmed((rig, free, params, scalp), half(SIZE // 2 + 10))
+    sum(value.square().sum() for value in vars(after).values()).backward()
+    for name, value in vars(free).items():
+        assert value.grad is not None and (value.grad != 0).any(), name

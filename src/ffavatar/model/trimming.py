@@ -7,7 +7,7 @@ replaced by the Gaussian that has mean and covariance of its part inside.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,17 @@ def carved(matte: Tensor) -> Tensor:
     return (0.5 * least[0] + 0.5 * second) ** CARVE_POWER
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class _Cut:
+    """How P of the splats are changed."""
+
+    which: Tensor  # (P,)
+    shift: Tensor  # (P, 3) metres in the splat's own axes
+    turn: Tensor  # (P, 4) quaternion, about the splat's third axis
+    width: Tensor  # (P, 3) factors
+    opacity: Tensor  # (P,) factor
+
+
 def trim(
     rig: Rig,
     canonical: CanonicalGaussians,
@@ -47,72 +57,75 @@ def trim(
     """``canonical`` with its opacities carved, and with its splats at the mattes' edges cut to their parts inside.
 
     ``carve`` (N,) is the opacity that the mattes leave at the splats' middles; ``outer`` (N,) bool: what may be cut
-    (not the mouth's inside). Thickness and colour stay. No gradient passes through the cut itself.
+    (not the mouth's inside); ``hairy`` (N,) bool: what sinks into the head where it is carved away. Thickness and
+    colour stay. Gradients reach the splats through the change, not the change itself.
     """
+    cut = _measured(rig, canonical, views, params, outer, hairy)
+    at, quats = cut.which, canonical.quats[cut.which]
+    return CanonicalGaussians(
+        offsets=canonical.offsets.index_add(0, at, quat_rotate(quats, cut.shift)),
+        quats=canonical.quats.index_copy(0, at, quat_multiply(quats, cut.turn)),
+        scales=canonical.scales.index_copy(0, at, canonical.scales[at] * cut.width),
+        opacities=canonical.opacities * carve.index_copy(0, at, cut.opacity),
+        colors=canonical.colors,
+    )
+
+
+@torch.no_grad()
+def _measured(
+    rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, outer: Tensor, hairy: Tensor
+) -> _Cut:
+    """Moments of the splats' parts within the mattes, for all that do not lie wholly inside."""
     known = (views.mattes * views.valid + (1 - views.valid))[:, None]
     posed = pose_gaussians(rig, canonical, params)
+    axis_x, axis_y, axis_z = torch.eye(3).to(canonical.scales)
 
     def left_at(which: Tensor, at: Tensor) -> Tensor:
         """The carving at points ``at`` (Q, 2), in standard deviations along the splats' first two axes: (P, Q)."""
         scales, quats = canonical.scales[which], posed.quats[:, which]
-        along = [quat_rotate(quats, axis * scales[:, i : i + 1]) for i, axis in enumerate(torch.eye(3).to(quats)[:2])]
-        points = posed.means[:, which, None] + sum(a[:, :, None] * at[:, i, None] for i, a in enumerate(along))
+        along_x, along_y = quat_rotate(quats, axis_x * scales[:, :1]), quat_rotate(quats, axis_y * scales[:, 1:2])
+        beside = along_x[:, :, None] * at[:, :1] + along_y[:, :, None] * at[:, 1:]
+        points = posed.means[:, which, None] + beside
         return carved(_known_at(known, points.flatten(1, 2))).unflatten(0, (-1, len(at)))
 
-    line = torch.linspace(-REACH, REACH, SAMPLES, device=carve.device)
+    line = torch.linspace(-REACH, REACH, SAMPLES, device=outer.device)
     grid = torch.cartesian_prod(line, line)  # (Q, 2)
     corners = grid[[0, SAMPLES - 1, len(grid) // 2, -SAMPLES, -1]]
-    cut = (outer & (left_at(torch.arange(len(carve), device=carve.device), corners).amin(1) < WHOLE)).nonzero()[:, 0]
-    opacities = canonical.opacities * carve
-    if not len(cut):
-        return replace(canonical, opacities=opacities)
+    all_splats = torch.arange(len(outer), device=outer.device)
+    which = (outer & (left_at(all_splats, corners).amin(1) < WHOLE)).nonzero()[:, 0]
 
     bell = torch.exp(-0.5 * grid.square().sum(1))
-    left = left_at(cut, grid)
+    left = left_at(which, grid)
     weight = bell * left
     total = weight.sum(1).clamp_min(1e-6)
-    scales = canonical.scales[cut]
+    scales = canonical.scales[which]
     places = grid * scales[:, None, :2]  # (P, Q, 2) metres along the two axes
     mean = (weight[..., None] * places).sum(1) / total[:, None]
     about = places - mean[:, None]
     covariance = torch.einsum("pq,pqi,pqj->pij", weight, about, about) / total[:, None, None]
     unit = (bell * grid[:, 0] ** 2).sum() / bell.sum()  # what an uncut splat of width 1 would measure on this grid
     variances, axes = torch.linalg.eigh(covariance / unit + 1e-12 * torch.eye(2, device=bell.device))
-    sunk, reached = _sunk(posed.quats[:, cut], posed.means[:, cut], known)
-    reached &= hairy[cut]
+    widths = torch.maximum(variances.clamp_min(0).sqrt(), THINNEST * scales[:, :2].amin(1, True)) / scales[:, :2]
     half = 0.5 * torch.atan2(axes[:, 1, 0], axes[:, 0, 0])
-    nothing = torch.zeros_like(half)
-    quats = canonical.quats[cut]
-    middle = torch.cat([mean, nothing[:, None]], 1)
     low, high = LEAST_PART
     part = ((total / bell.sum() - low) / (high - low)).clamp(0, 1)
-    inside = (weight * left).sum(1) / total
-    lost = (part * inside < LOST) & reached
-    middle = torch.where(lost[:, None], -sunk[:, None] * torch.eye(3).to(middle)[2], middle)
-    kept = torch.where(lost, 1.0, part * inside)
-    widths = torch.maximum(variances.clamp_min(0).sqrt(), THINNEST * scales[:, :2].amin(1, True))
-    widths = torch.where(lost[:, None], scales[:, :2], widths)
-    half = torch.where(lost, 0.0, half)
-    return CanonicalGaussians(
-        offsets=canonical.offsets.index_add(0, cut, quat_rotate(quats, middle)),
-        quats=canonical.quats.index_copy(
-            0, cut, quat_multiply(quats, torch.stack([half.cos(), nothing, nothing, half.sin()], -1))
-        ),
-        scales=canonical.scales.index_copy(
-            0,
-            cut,
-            torch.cat([widths, scales[:, 2:]], 1),
-        ),
-        opacities=opacities.index_copy(0, cut, canonical.opacities[cut] * kept),
-        colors=canonical.colors,
-    )
+    opacity = part * (weight * left).sum(1) / total
+    shift = torch.cat([mean, torch.zeros_like(mean[:, :1])], 1)
+
+    depth, found = _sunk(posed.quats[:, which], posed.means[:, which], known)
+    sinks = hairy[which] & found & (opacity < LOST)
+    shift = torch.where(sinks[:, None], -depth[:, None] * axis_z, shift)
+    half, opacity = half.masked_fill(sinks, 0.0), opacity.masked_fill(sinks, 1.0)
+    widths = torch.cat([widths.masked_fill(sinks[:, None], 1.0), torch.ones_like(depth)[:, None]], 1)
+    nothing = torch.zeros_like(half)
+    return _Cut(which, shift, torch.stack([half.cos(), nothing, nothing, half.sin()], -1), widths, opacity)
 
 
 def _sunk(quats: Tensor, means: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """How deep below the surface posed splats (S, P, 4), (S, P, 3) first lie within all mattes: (P,) metres, and
     whether they do."""
     depths = torch.linspace(0, SINK_M, SINK_STEPS + 1, device=means.device)[1:]
-    normal = quat_rotate(quats, torch.eye(3).to(means)[2].expand_as(means))
+    normal = quat_rotate(quats, means.new_tensor([0.0, 0, 1]).expand_as(means))
     points = means[:, :, None] - normal[:, :, None] * depths[:, None]
     left = carved(_known_at(known, points.flatten(1, 2))).unflatten(0, (-1, SINK_STEPS))
     within = left > SUNK
