@@ -175,6 +175,30 @@ def test_interruption_keeps_the_best_so_far(model: Reader, views: Views, known: 
     assert error(guarded.avatar, known, views) < 0.5 * error(small_avatar(), known, views)
 
 
+def test_snapshots_are_previews_that_stay(model: Reader, views: Views, known: HeadParams) -> None:
+    """Trial and run both give them, their numbers grow, and each already shows the person better than the start."""
+    seen: list[tuple[Avatar, int]] = []
+    copies: list[Tensor] = []
+
+    def note(avatar: Avatar, step: int) -> None:
+        seen.append((avatar, step))
+        copies.append(avatar.canonical.colors.clone())
+
+    recipe = replace(RECIPE, guard=True, guard_checks=2)
+    made = personalize(model, small_avatar(), views, recipe, on_snapshot=note)
+    steps = [step for _, step in seen]
+    assert steps == sorted(set(steps)) and steps[0] == 20 and len(steps) >= 3
+    assert all(torch.equal(avatar.canonical.colors, copy) for (avatar, _), copy in zip(seen, copies))
+    assert all(error(avatar, known, views) < 0.6 * error(small_avatar(), known, views) for avatar, _ in seen)
+    assert torch.equal(seen[-1][0].canonical.colors, made.avatar.canonical.colors)
+
+    def stop(avatar: Avatar, step: int) -> None:
+        raise KeyboardInterrupt
+
+    part = personalize(model, small_avatar(), views, RECIPE, on_snapshot=stop)
+    assert not part.finished and part.steps == 20
+
+
 def test_guard_ends_a_run_that_harms(model: Reader, known: HeadParams) -> None:
     """Views whose poses are read rightly, but whose pictures contradict each other: learning one harms the others."""
     generator = torch.Generator().manual_seed(3)

@@ -23,6 +23,7 @@ from ffavatar.pipeline import drive, targets_on_white, track
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 Progress = Callable[[int, int], None]  # steps done and to do; what is to do shrinks when the trial ends early
+OnSnapshot = Callable[[Avatar, int], None]  # the avatar as it stands, and the steps done so far (as in Progress)
 
 GUARDED = 3  # views from which one is held out
 _SNAPSHOT = 20  # steps after which an interruption finds a newer state to return to
@@ -57,11 +58,16 @@ def personalize(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     perceptual: Perceptual | None = None,
+    on_snapshot: OnSnapshot | None = None,
 ) -> Personalized:
     """The avatar with residuals learned from ``views`` (S >= 1) of the same person.
 
     The same inputs and seed give the same result. Ctrl-C returns the best so far; with ``checkpoint``, a file, the next
     call with the same inputs goes on from there and ends as if nothing had happened. The file is removed at the end.
+
+    ``on_snapshot(avatar, step)`` is called, in the caller's thread, with the avatar as it stands after every 20 steps:
+    a preview that may be rendered, sent or saved, and is not changed later. ``step`` counts all steps done and never
+    falls. Whatever it raises ends the run; ``KeyboardInterrupt`` ends it as Ctrl-C does.
 
     Raises:
         InputError: no view, or a checkpoint of another run.
@@ -69,7 +75,7 @@ def personalize(
     recipe = recipe or PersonalRecipe()
     if not len(views):
         raise InputError("No view to personalize from; give at least one photo with a face.")
-    return _Run(model, avatar, views, recipe, progress, checkpoint, perceptual).result()
+    return _Run(model, avatar, views, recipe, progress, checkpoint, perceptual, on_snapshot).result()
 
 
 class _Run:
@@ -84,9 +90,10 @@ class _Run:
         progress: Progress | None,
         checkpoint: Path | None,
         perceptual: Perceptual | None,
+        on_snapshot: OnSnapshot | None,
     ):
         self.model, self.avatar, self.views, self.recipe = model, avatar, views, recipe
-        self.checkpoint, self.perceptual = checkpoint, perceptual
+        self.checkpoint, self.perceptual, self.on_snapshot = checkpoint, perceptual, on_snapshot
         self.guarded = recipe.guard and len(views) >= GUARDED
         self.trial_steps = recipe.steps if self.guarded else 0
         self.progress = progress or (lambda done, total: None)
@@ -190,10 +197,10 @@ class _Run:
             self.last = fit.state()
         if fit.step % _SAVE == 0:
             self._save()
-        if self.chosen is None:
-            self.progress(fit.step, self.trial_steps + self.recipe.steps)
-        else:
-            self.progress(self.trial_steps + fit.step, self.trial_steps + self.chosen)
+        before, to_do = (0, self.recipe.steps) if self.chosen is None else (self.trial_steps, self.chosen)
+        if fit.step % _SNAPSHOT == 0 and self.on_snapshot is not None:
+            self.on_snapshot(replace(self.avatar, canonical=fit.canonical()), before + fit.step)
+        self.progress(before + fit.step, self.trial_steps + to_do)
 
     def _save(self) -> None:
         if self.checkpoint is None or self.last is None:
