@@ -19,7 +19,7 @@ from ffavatar.animate import render_avatar
 from ffavatar.avatar import Avatar
 from ffavatar.personal.recipe import PersonalRecipe
 from ffavatar.personal.residuals import SHAPES, Residuals
-from ffavatar.ssim import ssim_map
+from ffavatar.render import mean_ssim
 from ffavatar.types import CanonicalGaussians, HeadParams, Rendering
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
@@ -54,7 +54,7 @@ def photo_loss(seen: Tensor, alphas: Tensor, goals: Goals, recipe: PersonalRecip
     """L1, SSIM and matte of pictures against the goals, with the pixels outside the photos left out."""
     seen = seen * goals.valid + (1 - goals.valid)
     matte = ((alphas[..., None] - goals.mattes) * goals.valid).abs().mean()
-    similar = ssim_map(seen, goals.images).mean()
+    similar = mean_ssim(seen, goals.images).mean()
     l1 = (seen - goals.images).abs().mean()
     return recipe.weight_l1 * l1 + recipe.weight_ssim * (1 - similar) + recipe.weight_matte * matte
 
@@ -85,11 +85,11 @@ class Fit:
             (self.log_gain, recipe.rate_gain),
         ]
         groups = [{"params": [value], "lr": rate, "rate": rate} for value, rate in rates]
-        self.optimiser = torch.optim.Adam(groups, eps=1e-12)
+        self.optimiser = torch.optim.Adam(groups, eps=1e-12, fused=True)
 
     def canonical(self) -> CanonicalGaussians:
         with torch.no_grad():
-            return self.residuals.apply()
+            return self.residuals.apply()[0]
 
     def pose(self) -> HeadParams:
         return HeadParams(**self.params).detach()
@@ -115,13 +115,14 @@ class Fit:
             group["lr"] = group["rate"] * fall
         goals = self.goals[at]
         posed = HeadParams(**{name: value[at] for name, value in self.params.items()})
-        drawn = render_avatar(self.avatar.rig, self.residuals.apply(), posed, recipe.size)
+        canonical, prior = self.residuals.apply()
+        drawn = render_avatar(self.avatar.rig, canonical, posed, recipe.size)
         seen = exposed(drawn, self.gains()[at])
         loss = photo_loss(seen, drawn.alphas, goals, recipe)
         if self.perceptual is not None and self._uses_perceptual():
             inside = (seen * goals.valid + (1 - goals.valid)).clamp(0, 1)
             loss = loss + recipe.weight_lpips * self.perceptual(inside, goals.images).mean()
-        loss = loss + recipe.weight_prior * self.residuals.prior() + self._hold()
+        loss = loss + recipe.weight_prior * prior + self._hold()
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()

@@ -160,8 +160,7 @@ class _Run:
         return int(yaw.argsort(stable=True)[len(yaw) // 2])
 
     def _check(self, fit: Fit, held: int) -> None:
-        with torch.no_grad():
-            canonical = fit.residuals.apply()
+        canonical = fit.canonical()
         # An error of the reading would outweigh what the check is for: whether detail helps a view that it is not from.
         changed = replace(self.avatar, canonical=canonical)
         params = track(self.model, changed, self.views[[held]], self.recipe.check_steps)

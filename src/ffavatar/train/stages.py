@@ -12,7 +12,7 @@ from ffavatar.model import Estimate, FFAvatar
 from ffavatar.model.estimator import LandmarkEstimator
 from ffavatar.model.landmark_fit import fit_landmarks
 from ffavatar.pipeline import few_to_many
-from ffavatar.ssim import ssim_map
+from ffavatar.render import mean_ssim
 from ffavatar.train.loop import Step
 from ffavatar.train.losses import Weighted, parameter_losses
 from ffavatar.train.recipe import Recipe
@@ -77,7 +77,7 @@ def picture_losses(
     terms = {
         "l1": recipe.weight_l1 * (seen - goal).abs().mean(),
         "l2": recipe.weight_l2 * (seen - goal).square().mean(),
-        "ssim": recipe.weight_ssim * (1 - ssim_map(seen, goal).mean()),
+        "ssim": recipe.weight_ssim * (1 - mean_ssim(seen, goal).mean()),
         "matte": recipe.weight_matte * (rendering.alphas - matte).abs().mean(),
         "offset": recipe.weight_offset * 100 * offsets.square().sum(-1).mean(),
     }
