@@ -18,6 +18,7 @@ from ffavatar.model import FFAvatar
 from ffavatar.personal import Personalized, PersonalRecipe, personalize
 from ffavatar.personal.fit import Fit, Goals, exposed
 from ffavatar.personal.residuals import Nodes, Residuals, seen_pixels
+from ffavatar.personal.starts import grey, unprojected
 from ffavatar.pipeline import targets_on_white
 from ffavatar.types import HeadParams, Rendering, Views
 
@@ -239,18 +240,60 @@ def test_no_view_is_refused(model: Reader, views: Views) -> None:
         personalize(model, small_avatar(), views[:0], RECIPE)
 
 
+class Net:
+    """A stand-in for the perceptual net: its features are the pictures."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+        self.prepared: list[Tensor] = []
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        assert 0 <= float(images.detach().amin()) and float(images.detach().amax()) <= 1
+        self.seen.append(tuple(images.shape))
+        return [images]
+
+    def prepare(self, images: Tensor) -> list[Tensor]:
+        self.prepared.append(images)
+        return [images]
+
+    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        return (first[0] - second[0]).square().mean((1, 2, 3))
+
+
 def test_perceptual_share(known: HeadParams, views: Views) -> None:
-    calls = []
-
-    def perceptual(seen: Tensor, goal: Tensor) -> Tensor:
-        assert seen.shape == goal.shape and 0 <= float(seen.detach().amin()) and float(seen.detach().amax()) <= 1
-        calls.append(len(seen))
-        return (seen - goal).square().mean((1, 2, 3))
-
-    fit = Fit(small_avatar(), known, known, Goals(*targets_on_white(views, SIZE)), RECIPE, perceptual)
-    for _ in range(8):
+    net = Net()
+    goals = Goals(*targets_on_white(views, SIZE))
+    fit = Fit(small_avatar(), known, known, goals, RECIPE, net)
+    for _ in range(40):
         fit.advance()
-    assert calls == [1, 1]  # a quarter of the steps
+    assert net.seen == [(1, SIZE, SIZE, 3)] * 10  # a quarter of the steps
+    assert 1 < len(net.prepared) <= 5  # each goal once
+    assert all(any(torch.equal(one[0], goal) for goal in goals.images) for one in net.prepared)
+
+
+def test_perceptual_windows_of_large_pictures(known: HeadParams, views: Views) -> None:
+    net = Net()
+    goals = Goals(*targets_on_white(views, SIZE))
+    fit = Fit(small_avatar(), known, known, goals, replace(RECIPE, lpips_window=20), net)
+    for _ in range(40):
+        fit.advance()
+    assert net.seen == [(1, 20, 20, 3)] * 10 and len(net.prepared) == 10
+    assert len({float(part.sum()) for part in net.prepared}) > 5  # at different places
+    assert all(float(part.mean()) < 0.99 for part in net.prepared)  # where the person is
+
+
+def test_every_start_learns_the_person(model: Reader, views: Views, known: HeadParams) -> None:
+    """From the bare head in grey, and in colours unprojected from the views, which are nearer from the beginning."""
+    goals = Goals(*targets_on_white(views, SIZE))
+    bare = grey(small_avatar())
+    coloured = unprojected(small_avatar(), known, goals.images, goals.mattes)
+    assert error(coloured, known, views) < 0.5 * error(bare, known, views)
+    assert float(coloured.canonical.colors.amin()) >= 0 and float(coloured.canonical.colors.amax()) <= 1
+    for start, begun in (("grey", bare), ("unprojected", coloured)):
+        made = personalize(model, small_avatar(), views, replace(RECIPE, start=start))
+        assert error(made.avatar, known, views) < 0.5 * error(begun, known, views)
+        untouched = personalize(model, small_avatar(), views, replace(RECIPE, start=start, steps=1))
+        torch.testing.assert_close(untouched.avatar.canonical.scales, begun.canonical.scales, rtol=0.02, atol=0)
 
 
 def test_every_view_is_taken_equally_often(known: HeadParams, views: Views) -> None:

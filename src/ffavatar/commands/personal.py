@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from ffavatar.avatar import Avatar
     from ffavatar.evaluate.lpips import LPIPS
     from ffavatar.model import FFAvatar
-    from ffavatar.personal import Personalized
+    from ffavatar.personal import Personalized, PersonalRecipe
     from ffavatar.types import Views
+
+
+EXIT_INTERRUPTED = 130  # as of every command (``cli.py``), here after the best so far was written
 
 
 def personalize(
@@ -50,7 +54,7 @@ def personalize(
     device: DeviceOption = Device.auto,
     allow_flame: Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")] = False,
 ) -> None:
-    """Fit an avatar further to photos of its person. Ctrl-C keeps what was reached."""
+    """Fit an avatar further to photos of its person, or to a video. Ctrl-C keeps what was reached (exit code 130)."""
     from ffavatar.files import check_output_file
 
     need_suffix(output, (".safetensors",), "an avatar")
@@ -65,7 +69,6 @@ def personalize(
     from ffavatar.api import choose_device, model_for
     from ffavatar.drive.choose import choose_views
     from ffavatar.personal import PersonalRecipe
-    from ffavatar.personal import personalize as run
     from ffavatar.photo import FrontEnd
 
     place = choose_device(device.value)
@@ -83,17 +86,53 @@ def personalize(
     print_notes(choice.notes)
     given = choice.views.to(place)
     recipe = PersonalRecipe(steps=steps, size=size, seed=seed, guard=guard)
+    net = perceptual_net(perceptual, place)
+    fit_and_save(model, person, given, recipe, output, net, checkpoint, report, allow_flame)
+
+
+def fit_and_save(
+    model: FFAvatar,
+    person: Avatar,
+    given: Views,
+    recipe: PersonalRecipe,
+    output: Path,
+    perceptual: LPIPS | None,
+    checkpoint: Path | None = None,
+    report: Path | None = None,
+    allow_flame: bool = False,
+) -> None:
+    """Personalize, write the avatar and say what was gained; after Ctrl-C the same with the best so far, then exit."""
+    from ffavatar.personal import personalize as run
+
+    start, preview = time.monotonic(), _Preview()
     with progress("personalizing") as advance:
-        made = run(model, person, given, recipe, advance, checkpoint, _perceptual_net(perceptual, place))
+        made = run(model, person, given, recipe, advance, checkpoint, perceptual, preview)
+    seconds = time.monotonic() - start
     made.avatar.save(output, allow_flame=allow_flame)
-    for line in _outcome(model, person, made, given, size, report):
-        typer.echo(line)
     if not made.finished:
         print_notes(["interrupted; this is the best so far" + (", and the checkpoint is kept." if checkpoint else ".")])
-    typer.echo(f"{output}: {made.steps} steps over {len(given)} views, {megabytes(output)}")
+    else:
+        for line in _outcome(model, person, made, given, recipe.size, report):
+            typer.echo(line)
+    typer.echo(f"{output}: {made.steps} steps over {len(given)} views in {seconds:.0f} s{preview}, {megabytes(output)}")
+    if not made.finished:
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _perceptual_net(wanted: bool | None, device: str) -> LPIPS | None:
+class _Preview:
+    """Remembers when the first preview was there."""
+
+    def __init__(self) -> None:
+        self.begun, self.seconds = time.monotonic(), 0.0
+
+    def __call__(self, avatar: Avatar, step: int) -> None:
+        self.seconds = self.seconds or time.monotonic() - self.begun
+
+    def __str__(self) -> str:
+        return f" (the first preview after {self.seconds:.1f} s)" if self.seconds else ""
+
+
+def perceptual_net(wanted: bool | None, device: str) -> LPIPS | None:
     """The perceptual net: fetched where it is asked for, and by default used where it is in the cache already."""
     from ffavatar.evaluate.lpips import ALEX, load_lpips
 

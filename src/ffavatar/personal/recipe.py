@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Start = Literal["avatar", "grey", "unprojected"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class PersonalRecipe:
     track_steps: int = 0
     """Steps of ``pipeline.track`` that refine each view's pose and expression before anything else is learned. They are
     refined along with the residuals anyway, and beginning with it does not pay (docs/personalization.md)."""
+    start: Start = "avatar"
+    """What the residuals are laid upon: the feed-forward avatar, or, for comparison, its bare head in grey or in
+    colours unprojected from the views (``starts.py``)."""
     guard: bool = True
     """Hold one view out, where there are at least three, to choose the number of steps; then learn from all."""
     guard_checks: int = 4
@@ -82,3 +88,5 @@ class PersonalRecipe:
     """In the steps that use it; without a perceptual net it is left out."""
     lpips_share: float = 0.25
     """Share of the steps that use it: it costs more than all else in a step together."""
+    lpips_window: int = 256
+    """Side in pixels above which it compares windows of this side instead of whole pictures."""

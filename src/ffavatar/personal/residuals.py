@@ -6,15 +6,15 @@ Gaussian's own. Both are scaled by how far the views see them, so what no view s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from ffavatar.animate import render_avatar
+from ffavatar.animate import pose_gaussians, render_gaussians
 from ffavatar.avatar import Avatar
-from ffavatar.geometry import axis_angle_to_quat, quat_multiply
+from ffavatar.geometry import axis_angle_to_quat, normalised_camera, quat_multiply
 from ffavatar.personal import fused
 from ffavatar.personal.recipe import PersonalRecipe
 from ffavatar.types import CanonicalGaussians, HeadParams
@@ -68,21 +68,30 @@ class Nodes:
         return total[:, :-1] / total[:, -1:].clamp_min(1e-9)
 
 
+def blended_values(avatar: Avatar, params: HeadParams, maps: Tensor) -> Tensor:
+    """What the pixels of maps (S, H, W, C) hold, summed for each Gaussian with its blending weights in the views posed
+    by ``params``, whatever lies before or behind it. (N, C)
+
+    That is the derivative of the sum of rendered picture times map by a Gaussian's channels.
+    """
+    total = avatar.canonical.colors.new_zeros(len(avatar), maps.shape[-1])
+    camera = normalised_camera(maps.shape[1], 1, maps.device)
+    for view in range(len(params)):
+        with torch.no_grad():
+            posed = pose_gaussians(avatar.rig, avatar.canonical, params[view : view + 1])
+        channels = torch.zeros_like(total).requires_grad_(True)
+        drawn = render_gaussians(replace(posed, colors=channels), camera, total.new_zeros(maps.shape[-1]))
+        (gradient,) = torch.autograd.grad((drawn.images * maps[view]).sum(), channels)
+        total += gradient
+    return total
+
+
 def seen_pixels(avatar: Avatar, params: HeadParams, valid: Tensor) -> Tensor:
     """How many pixels each Gaussian colours in the views posed by ``params``, summed over them. (N,)
 
-    The derivative of a picture's sum by a Gaussian's colour is the sum of its blending weights, whatever lies before or
-    behind it. ``valid`` (S, H, W, 1) leaves out pixels outside the photos.
+    ``valid`` (S, H, W, 1) leaves out pixels outside the photos.
     """
-    made = avatar.canonical
-    total = torch.zeros_like(made.opacities)
-    for view in range(len(params)):
-        colors = made.colors.detach().clone().requires_grad_(True)
-        canonical = CanonicalGaussians(made.offsets, made.quats, made.scales, made.opacities, colors)
-        drawn = render_avatar(avatar.rig, canonical, params[view : view + 1], valid.shape[1])
-        (gradient,) = torch.autograd.grad((drawn.images * valid[view]).sum(), colors)
-        total += gradient[:, 0]
-    return total.clamp_min(0) * (_SEEN_SIZE / valid.shape[1]) ** 2
+    return blended_values(avatar, params, valid)[:, 0].clamp_min(0) * (_SEEN_SIZE / valid.shape[1]) ** 2
 
 
 SHAPES = {

@@ -19,6 +19,7 @@ from ffavatar.files import atomic_path
 from ffavatar.model import FFAvatar
 from ffavatar.personal.fit import Fit, Goals, Perceptual, photo_loss
 from ffavatar.personal.recipe import PersonalRecipe
+from ffavatar.personal.starts import grey, unprojected
 from ffavatar.pipeline import drive, targets_on_white, track
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -100,6 +101,10 @@ class _Run:
         self.goals = Goals(*targets_on_white(views, recipe.size))
         self.fingerprint = _fingerprint(avatar, views, recipe, perceptual is not None)
         self.read = drive(model, avatar, views)
+        if recipe.start == "grey":
+            self.avatar = grey(avatar)
+        elif recipe.start == "unprojected":
+            self.avatar = unprojected(avatar, self.read, self.goals.images, self.goals.mattes)
         self.start = self.read
         self.checks: list[Check] = []
         self.chosen: int | None = None if self.guarded else recipe.steps
