@@ -47,7 +47,7 @@ def reconstruct(
         bool,
         typer.Option("--personalize", help="Then fit it further to the same views, as `ffavatar personalize` does."),
     ] = False,
-    steps: Annotated[int, typer.Option(min=1, max=5000, help="With --personalize: at most so many steps.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, max=5000, help="With --personalize: at most so many steps.")] = 500,
     weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
     workers: WorkersOption = 1,

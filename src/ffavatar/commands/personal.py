@@ -32,7 +32,7 @@ def personalize(
         typer.Argument(help="Photos of the avatar's person, or folders of them.", metavar="[PHOTO]..."),
     ] = None,
     video: Annotated[Path | None, typer.Option(help="A video of the person, instead of photos.")] = None,
-    steps: Annotated[int, typer.Option(min=1, max=5000, help="At most so many steps.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, max=5000, help="At most so many steps.")] = 500,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Side of the compared pictures in pixels.")] = 256,
     views: Annotated[int, typer.Option(min=1, max=64, help="At most so many views are used.")] = 16,
     seed: Annotated[

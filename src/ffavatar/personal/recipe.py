@@ -12,7 +12,7 @@ Start = Literal["avatar", "grey", "unprojected"]
 class PersonalRecipe:
     """Everything that decides the result besides the avatar and the views. Kept with every checkpoint."""
 
-    steps: int = 200
+    steps: int = 500
     """Adam's steps, at most: with three or more views a held-out one decides how many of them are taken."""
     size: int = 256
     """Side in pixels of the pictures that are compared."""
