@@ -141,6 +141,13 @@ def test_same_seed_same_avatar(model: Reader, views: Views) -> None:
     assert same(first, second) and not same(first, other)
 
 
+def test_too_few_views_for_the_guard_take_fewer_steps(model: Reader, views: Views) -> None:
+    recipe = replace(RECIPE, steps=6, unguarded_steps=3)
+    for guard, steps in ((True, 3), (False, 6)):
+        made = personalize(model, small_avatar(), views[:2], replace(recipe, guard=guard))
+        assert made.steps == steps and not made.checks
+
+
 class Stop:
     """Presses Ctrl-C after some steps."""
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from ffavatar.render import mean_ssim
+from ffavatar.render import mean_ssim, native_backend
 from ffavatar.ssim import ssim_map
 
 
@@ -37,6 +37,24 @@ def test_value_and_gradient_against_float64(height: int, width: int, channels: i
     assert float((found - wanted).abs().max()) < 2e-3 * float(wanted.abs().max())
     with torch.no_grad():
         assert torch.equal(mean_ssim(first, second), value.detach())
+
+
+@pytest.mark.parametrize("name", ["sse", "avx2", "avx512"])
+def test_every_instruction_set_agrees(name: str) -> None:
+    if not native_backend.choose_instruction_set(name):
+        pytest.skip(f"this CPU or build has no {name} kernels")
+    first, second = pictures(37, 53, 3)
+    first.requires_grad_(True)
+    try:
+        value = mean_ssim(first, second)
+        (found,) = torch.autograd.grad(value.sum(), first)
+    finally:
+        native_backend.choose_instruction_set("best")
+    exact = first.detach().double().requires_grad_(True)
+    wanted_value = ssim_map(exact, second.double()).mean((1, 2, 3))
+    (wanted,) = torch.autograd.grad(wanted_value.sum(), exact)
+    torch.testing.assert_close(value.double(), wanted_value, atol=2e-5, rtol=0)
+    assert float((found - wanted).abs().max()) < 2e-3 * float(wanted.abs().max())
 
 
 def test_against_scikit_image() -> None:

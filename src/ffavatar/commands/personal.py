@@ -14,6 +14,8 @@ from ffavatar.commands.progress import print_notes, progress
 from ffavatar.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ffavatar.avatar import Avatar
     from ffavatar.evaluate.lpips import LPIPS
     from ffavatar.model import FFAvatar
@@ -112,7 +114,7 @@ def fit_and_save(
     if not made.finished:
         print_notes(["interrupted; this is the best so far" + (", and the checkpoint is kept." if checkpoint else ".")])
     else:
-        for line in _outcome(model, person, made, given, recipe.size, report):
+        for line in _outcome(model, person, made, given, recipe.size, report, perceptual):
             typer.echo(line)
     typer.echo(f"{output}: {made.steps} steps over {len(given)} views in {seconds:.0f} s{preview}, {megabytes(output)}")
     if not made.finished:
@@ -140,7 +142,13 @@ def perceptual_net(wanted: bool | None, device: str) -> LPIPS | None:
 
 
 def _outcome(
-    model: FFAvatar, before: Avatar, made: Personalized, views: Views, size: int, report: Path | None
+    model: FFAvatar,
+    before: Avatar,
+    made: Personalized,
+    views: Views,
+    size: int,
+    report: Path | None,
+    perceptual: LPIPS | None,
 ) -> list[str]:
     """What was gained on the views themselves and on the one held out; writes the picture if one is asked for."""
     from ffavatar.evaluate.metrics import psnr, ssim
@@ -159,7 +167,8 @@ def _outcome(
     for name, avatar, params in shown:
         images = animate(avatar, params, size).images.clamp(0, 1) * valid + (1 - valid)
         decibels, similar = float(psnr(images, goal, mask).mean()), float(ssim(images, goal, mask).mean())
-        lines.append(f"{name:<15} PSNR {decibels:5.2f} dB  SSIM {similar:.3f}  (the given photos)")
+        unlike = "" if perceptual is None else f"  LPIPS {_unlikeness(perceptual, images, goal):.3f}"
+        lines.append(f"{name:<15} PSNR {decibels:5.2f} dB  SSIM {similar:.3f}{unlike}  (the given photos)")
         rows.append((f"{name}\n{decibels:.2f} dB", images.cpu()))
     if made.checks:
         first, last = made.checks[0], [check for check in made.checks if check.step <= made.steps][-1]
@@ -170,3 +179,9 @@ def _outcome(
         contact_sheet(report, rows, "Personalization")
         lines.append(f"{report}: photos, before and after")
     return lines
+
+
+def _unlikeness(net: LPIPS, images: Tensor, goal: Tensor) -> float:
+    """Mean LPIPS, one picture at a time to spare memory."""
+    distances = [net.distance(net.prepare(a[None]), net.prepare(b[None])) for a, b in zip(images, goal)]
+    return sum(float(distance) for distance in distances) / len(distances)

@@ -27,6 +27,8 @@ class PersonalRecipe:
     colours unprojected from the views (``starts.py``)."""
     guard: bool = True
     """Hold one view out, where there are at least three, to choose the number of steps; then learn from all."""
+    unguarded_steps: int = 200
+    """Steps at most where ``guard`` is wanted and there are too few views for it."""
     guard_checks: int = 4
     """How often the held-out view is looked at, evenly over the steps."""
     check_steps: int = 12

@@ -76,6 +76,8 @@ def personalize(
     recipe = recipe or PersonalRecipe()
     if not len(views):
         raise InputError("No view to personalize from; give at least one photo with a face.")
+    if recipe.guard and len(views) < GUARDED:
+        recipe = replace(recipe, steps=min(recipe.steps, recipe.unguarded_steps))
     return _Run(model, avatar, views, recipe, progress, checkpoint, perceptual, on_snapshot).result()
 
 
