@@ -17,6 +17,7 @@ from ffavatar.avatar import Avatar
 from ffavatar.geometry import axis_angle_to_quat, normalised_camera, quat_multiply
 from ffavatar.personal import fused
 from ffavatar.personal.recipe import PersonalRecipe
+from ffavatar.personal.steadiness import steadiness
 from ffavatar.types import CanonicalGaussians, HeadParams
 
 _OPACITY_RANGE = (0.005, 0.995)  # the logits of fully opaque and fully clear Gaussians would have no gradient
@@ -108,9 +109,10 @@ class Residuals:
         with torch.no_grad():
             self.nodes = Nodes.over(avatar.rig.points() + self.base.offsets, recipe.nodes, recipe.node_reach)
         pixels = seen_pixels(avatar, params, valid)
-        self.seen = (pixels / (pixels + recipe.seen_px))[:, None]
-        """(N, 1) in [0, 1)."""
-        self.node_seen = self.nodes.gather(self.seen)
+        seen = (pixels / (pixels + recipe.seen_px))[:, None]
+        self.node_seen = self.nodes.gather(seen)
+        self.seen = seen * steadiness(avatar.rig, params)[:, None]
+        """(N, 1) in [0, 1): how far a Gaussian takes residuals of its own."""
         low, high = _OPACITY_RANGE
         self._logit = torch.logit(self.base.opacities.clamp(low, high))
         self.values = {
