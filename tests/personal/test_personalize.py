@@ -271,9 +271,9 @@ def test_perceptual_share(known: HeadParams, views: Views) -> None:
     net = Net()
     goals = Goals(*targets_on_white(views, SIZE))
     fit = Fit(small_avatar(), known, known, goals, RECIPE, net)
-    for _ in range(40):
+    for _ in range(20):
         fit.advance()
-    assert net.seen == [(1, SIZE, SIZE, 3)] * 10  # a quarter of the steps
+    assert net.seen == [(1, SIZE, SIZE, 3)] * 5  # a quarter of the steps
     assert 1 < len(net.prepared) <= 5  # each goal once
     assert all(any(torch.equal(one[0], goal) for goal in goals.images) for one in net.prepared)
 
@@ -282,10 +282,10 @@ def test_perceptual_windows_of_large_pictures(known: HeadParams, views: Views) -
     net = Net()
     goals = Goals(*targets_on_white(views, SIZE))
     fit = Fit(small_avatar(), known, known, goals, replace(RECIPE, lpips_window=20), net)
-    for _ in range(40):
+    for _ in range(20):
         fit.advance()
-    assert net.seen == [(1, 20, 20, 3)] * 10 and len(net.prepared) == 10
-    assert len({float(part.sum()) for part in net.prepared}) > 5  # at different places
+    assert net.seen == [(1, 20, 20, 3)] * 5 and len(net.prepared) == 5
+    assert len({float(part.sum()) for part in net.prepared}) > 3  # at different places
     assert all(float(part.mean()) < 0.99 for part in net.prepared)  # where the person is
 
 
