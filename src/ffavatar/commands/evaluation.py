@@ -35,7 +35,7 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Among copy,warp,true,driven,tracked,placed and personalized,grey,unprojected (each also with _tracked)."
+            help="Among copy,warp,true,driven,tracked,placed; personalized,grey,unprojected, each also with _tracked."
         ),
     ] = None,
     personalize: Annotated[
