@@ -22,7 +22,7 @@ from ffavatar.avatar import Avatar
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.estimator import LandmarkEstimator
 from ffavatar.model.registration import register
-from ffavatar.ssim import ssim_map
+from ffavatar.render import mean_ssim
 from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Rendering, Views
 
 COARSE_LEVEL = 1  # of the avatar to whose outline the source views are registered
@@ -142,7 +142,7 @@ def track(
             group["lr"] = group["rate"] * 0.1 ** (step / steps)
         picture = render_avatar(coarse.rig, coarse.canonical, HeadParams(**free), TRACK_SIZE_PX)
         seen = picture.images * valid + (1 - valid)
-        photo = 0.8 * (seen - goal).abs().mean() + 0.2 * (1 - ssim_map(seen, goal).mean())
+        photo = 0.8 * (seen - goal).abs().mean() + 0.2 * (1 - mean_ssim(seen, goal).mean())
         outline = ((picture.alphas[..., None] - matte) * valid).abs().mean()
         # expressions leave the landmarks' reading only where the picture says so
         stay = 0.02 * (free["expression"] - start.expression).square().mean()

@@ -18,6 +18,7 @@ from ffavatar.model import FFAvatar
 from ffavatar.personal import Personalized, PersonalRecipe, personalize
 from ffavatar.personal.fit import Fit, Goals, exposed
 from ffavatar.personal.residuals import Nodes, Residuals, seen_pixels
+from ffavatar.personal.starts import grey, unprojected
 from ffavatar.pipeline import targets_on_white
 from ffavatar.types import HeadParams, Rendering, Views
 
@@ -129,7 +130,7 @@ def test_unseen_gaussians_stay(learned: Personalized, views: Views, known: HeadP
 def test_no_step_changes_nothing(known: HeadParams) -> None:
     clear = replace(small_avatar().canonical, opacities=torch.linspace(0, 1, len(small_avatar())))
     residuals = Residuals(replace(small_avatar(), canonical=clear), known, torch.ones(5, SIZE, SIZE, 1), RECIPE)
-    for before, after in zip(vars(clear).values(), vars(residuals.apply()).values()):
+    for before, after in zip(vars(clear).values(), vars(residuals.apply()[0]).values()):
         torch.testing.assert_close(before, after.detach(), atol=1e-6, rtol=1e-6)
 
 
@@ -138,6 +139,13 @@ def test_same_seed_same_avatar(model: Reader, views: Views) -> None:
     first, second = (personalize(model, small_avatar(), views, short) for _ in range(2))
     other = personalize(model, small_avatar(), views, replace(short, seed=1))
     assert same(first, second) and not same(first, other)
+
+
+def test_too_few_views_for_the_guard_take_fewer_steps(model: Reader, views: Views) -> None:
+    recipe = replace(RECIPE, steps=6, unguarded_steps=3)
+    for guard, steps in ((True, 3), (False, 6)):
+        made = personalize(model, small_avatar(), views[:2], replace(recipe, guard=guard))
+        assert made.steps == steps and not made.checks
 
 
 class Stop:
@@ -239,18 +247,60 @@ def test_no_view_is_refused(model: Reader, views: Views) -> None:
         personalize(model, small_avatar(), views[:0], RECIPE)
 
 
+class Net:
+    """A stand-in for the perceptual net: its features are the pictures."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+        self.prepared: list[Tensor] = []
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        assert 0 <= float(images.detach().amin()) and float(images.detach().amax()) <= 1
+        self.seen.append(tuple(images.shape))
+        return [images]
+
+    def prepare(self, images: Tensor) -> list[Tensor]:
+        self.prepared.append(images)
+        return [images]
+
+    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        return (first[0] - second[0]).square().mean((1, 2, 3))
+
+
 def test_perceptual_share(known: HeadParams, views: Views) -> None:
-    calls = []
-
-    def perceptual(seen: Tensor, goal: Tensor) -> Tensor:
-        assert seen.shape == goal.shape and 0 <= float(seen.detach().amin()) and float(seen.detach().amax()) <= 1
-        calls.append(len(seen))
-        return (seen - goal).square().mean((1, 2, 3))
-
-    fit = Fit(small_avatar(), known, known, Goals(*targets_on_white(views, SIZE)), RECIPE, perceptual)
-    for _ in range(8):
+    net = Net()
+    goals = Goals(*targets_on_white(views, SIZE))
+    fit = Fit(small_avatar(), known, known, goals, RECIPE, net)
+    for _ in range(20):
         fit.advance()
-    assert calls == [1, 1]  # a quarter of the steps
+    assert net.seen == [(1, SIZE, SIZE, 3)] * 5  # a quarter of the steps
+    assert 1 < len(net.prepared) <= 5  # each goal once
+    assert all(any(torch.equal(one[0], goal) for goal in goals.images) for one in net.prepared)
+
+
+def test_perceptual_windows_of_large_pictures(known: HeadParams, views: Views) -> None:
+    net = Net()
+    goals = Goals(*targets_on_white(views, SIZE))
+    fit = Fit(small_avatar(), known, known, goals, replace(RECIPE, lpips_window=20), net)
+    for _ in range(20):
+        fit.advance()
+    assert net.seen == [(1, 20, 20, 3)] * 5 and len(net.prepared) == 5
+    assert len({float(part.sum()) for part in net.prepared}) > 3  # at different places
+    assert all(float(part.mean()) < 0.99 for part in net.prepared)  # where the person is
+
+
+def test_every_start_learns_the_person(model: Reader, views: Views, known: HeadParams) -> None:
+    """From the bare head in grey, and in colours unprojected from the views, which are nearer from the beginning."""
+    goals = Goals(*targets_on_white(views, SIZE))
+    bare = grey(small_avatar())
+    coloured = unprojected(small_avatar(), known, goals.images, goals.mattes)
+    assert error(coloured, known, views) < 0.5 * error(bare, known, views)
+    assert float(coloured.canonical.colors.amin()) >= 0 and float(coloured.canonical.colors.amax()) <= 1
+    for start, begun in (("grey", bare), ("unprojected", coloured)):
+        made = personalize(model, small_avatar(), views, replace(RECIPE, start=start))
+        assert error(made.avatar, known, views) < 0.5 * error(begun, known, views)
+        untouched = personalize(model, small_avatar(), views, replace(RECIPE, start=start, steps=1))
+        torch.testing.assert_close(untouched.avatar.canonical.scales, begun.canonical.scales, rtol=0.02, atol=0)
 
 
 def test_every_view_is_taken_equally_often(known: HeadParams, views: Views) -> None:
@@ -281,10 +331,10 @@ def test_nodes_reproduce_constants_and_are_smooth() -> None:
     nodes = Nodes.over(points, 100, 8)
     torch.testing.assert_close(nodes.spread(torch.full((100, 2), 3.0)), torch.full((len(points), 2), 3.0))
     values = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)).double().requires_grad_(True)
-    double = Nodes(nodes.weights.double(), nodes.transposed.double())
+    double = Nodes(nodes.index, nodes.weights.double(), nodes.count)
     spread = double.spread(values)
     (gradient,) = torch.autograd.grad(spread.square().sum(), values)
-    dense = nodes.weights.double().to_dense()
+    dense = torch.zeros(len(points), 100).double().scatter(1, nodes.index, nodes.weights.double())
     torch.testing.assert_close(spread.detach(), dense @ values.detach())
     torch.testing.assert_close(gradient, 2 * dense.T @ dense @ values.detach())
     near = torch.cdist(points[:200], points).topk(2, largest=False).indices[:, 1]

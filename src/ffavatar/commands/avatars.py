@@ -43,6 +43,11 @@ def reconstruct(
     views: Annotated[int, typer.Option(min=1, max=16, help="At most so many views are used.")] = 6,
     size: Annotated[int, typer.Option(min=128, max=1024, help="Side of the head crops in pixels.")] = 512,
     points: Annotated[Points, typer.Option(help="About how many Gaussians the avatar has.")] = Points.k80,
+    personalize: Annotated[
+        bool,
+        typer.Option("--personalize", help="Then fit it further to the same views, as `ffavatar personalize` does."),
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, max=5000, help="With --personalize: at most so many steps.")] = 500,
     weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
     workers: WorkersOption = 1,
@@ -78,8 +83,15 @@ def reconstruct(
     model = model_for(str(weights) if weights else None, place)
     _print_choice(choice)
     avatar = run(model, choice.views.to(place), LEVELS[points])
-    avatar.save(output, allow_flame=allow_flame)
+    avatar.save(output, allow_flame=allow_flame)  # before any personalization: what Ctrl-C leaves is then an avatar too
     typer.echo(f"{output}: {len(avatar):,} Gaussians from {len(choice.views)} views, {megabytes(output)}")
+    if personalize:
+        from ffavatar.commands.personal import fit_and_save, perceptual_net
+        from ffavatar.personal import PersonalRecipe
+
+        recipe = PersonalRecipe(steps=steps, size=256)
+        given = choice.views.to(place)
+        fit_and_save(model, avatar, given, recipe, output, perceptual_net(None, place), allow_flame=allow_flame)
 
 
 def render(

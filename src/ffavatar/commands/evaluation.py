@@ -33,7 +33,10 @@ def evaluate(
     ] = "self",
     views: Annotated[str | None, typer.Option(help="Numbers of source views, such as 1,2,4.")] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Among copy,warp,true,driven,tracked,placed,personalized,personalized_tracked.")
+        str | None,
+        typer.Option(
+            help="Among copy,warp,true,driven,tracked,placed; personalized,grey,unprojected, each also with _tracked."
+        ),
     ] = None,
     personalize: Annotated[
         bool, typer.Option("--personalize", help="Also score the avatars personalized on their sources; takes longer.")

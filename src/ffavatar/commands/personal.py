@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +14,16 @@ from ffavatar.commands.progress import print_notes, progress
 from ffavatar.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ffavatar.avatar import Avatar
     from ffavatar.evaluate.lpips import LPIPS
     from ffavatar.model import FFAvatar
-    from ffavatar.personal import Personalized
+    from ffavatar.personal import Personalized, PersonalRecipe
     from ffavatar.types import Views
+
+
+EXIT_INTERRUPTED = 130  # as of every command (``cli.py``), here after the best so far was written
 
 
 def personalize(
@@ -28,7 +34,7 @@ def personalize(
         typer.Argument(help="Photos of the avatar's person, or folders of them.", metavar="[PHOTO]..."),
     ] = None,
     video: Annotated[Path | None, typer.Option(help="A video of the person, instead of photos.")] = None,
-    steps: Annotated[int, typer.Option(min=1, max=5000, help="At most so many steps.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, max=5000, help="At most so many steps.")] = 500,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Side of the compared pictures in pixels.")] = 256,
     views: Annotated[int, typer.Option(min=1, max=64, help="At most so many views are used.")] = 16,
     seed: Annotated[
@@ -50,7 +56,7 @@ def personalize(
     device: DeviceOption = Device.auto,
     allow_flame: Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")] = False,
 ) -> None:
-    """Fit an avatar further to photos of its person. Ctrl-C keeps what was reached."""
+    """Fit an avatar further to photos of its person, or to a video. Ctrl-C keeps what was reached (exit code 130)."""
     from ffavatar.files import check_output_file
 
     need_suffix(output, (".safetensors",), "an avatar")
@@ -65,7 +71,6 @@ def personalize(
     from ffavatar.api import choose_device, model_for
     from ffavatar.drive.choose import choose_views
     from ffavatar.personal import PersonalRecipe
-    from ffavatar.personal import personalize as run
     from ffavatar.photo import FrontEnd
 
     place = choose_device(device.value)
@@ -83,17 +88,53 @@ def personalize(
     print_notes(choice.notes)
     given = choice.views.to(place)
     recipe = PersonalRecipe(steps=steps, size=size, seed=seed, guard=guard)
+    net = perceptual_net(perceptual, place)
+    fit_and_save(model, person, given, recipe, output, net, checkpoint, report, allow_flame)
+
+
+def fit_and_save(
+    model: FFAvatar,
+    person: Avatar,
+    given: Views,
+    recipe: PersonalRecipe,
+    output: Path,
+    perceptual: LPIPS | None,
+    checkpoint: Path | None = None,
+    report: Path | None = None,
+    allow_flame: bool = False,
+) -> None:
+    """Personalize, write the avatar and say what was gained; after Ctrl-C the same with the best so far, then exit."""
+    from ffavatar.personal import personalize as run
+
+    start, preview = time.monotonic(), _Preview()
     with progress("personalizing") as advance:
-        made = run(model, person, given, recipe, advance, checkpoint, _perceptual_net(perceptual, place))
+        made = run(model, person, given, recipe, advance, checkpoint, perceptual, preview)
+    seconds = time.monotonic() - start
     made.avatar.save(output, allow_flame=allow_flame)
-    for line in _outcome(model, person, made, given, size, report):
-        typer.echo(line)
     if not made.finished:
         print_notes(["interrupted; this is the best so far" + (", and the checkpoint is kept." if checkpoint else ".")])
-    typer.echo(f"{output}: {made.steps} steps over {len(given)} views, {megabytes(output)}")
+    else:
+        for line in _outcome(model, person, made, given, recipe.size, report, perceptual):
+            typer.echo(line)
+    typer.echo(f"{output}: {made.steps} steps over {len(given)} views in {seconds:.0f} s{preview}, {megabytes(output)}")
+    if not made.finished:
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _perceptual_net(wanted: bool | None, device: str) -> LPIPS | None:
+class _Preview:
+    """Remembers when the first preview was there."""
+
+    def __init__(self) -> None:
+        self.begun, self.seconds = time.monotonic(), 0.0
+
+    def __call__(self, avatar: Avatar, step: int) -> None:
+        self.seconds = self.seconds or time.monotonic() - self.begun
+
+    def __str__(self) -> str:
+        return f" (the first preview after {self.seconds:.1f} s)" if self.seconds else ""
+
+
+def perceptual_net(wanted: bool | None, device: str) -> LPIPS | None:
     """The perceptual net: fetched where it is asked for, and by default used where it is in the cache already."""
     from ffavatar.evaluate.lpips import ALEX, load_lpips
 
@@ -101,7 +142,13 @@ def _perceptual_net(wanted: bool | None, device: str) -> LPIPS | None:
 
 
 def _outcome(
-    model: FFAvatar, before: Avatar, made: Personalized, views: Views, size: int, report: Path | None
+    model: FFAvatar,
+    before: Avatar,
+    made: Personalized,
+    views: Views,
+    size: int,
+    report: Path | None,
+    perceptual: LPIPS | None,
 ) -> list[str]:
     """What was gained on the views themselves and on the one held out; writes the picture if one is asked for."""
     from ffavatar.evaluate.metrics import psnr, ssim
@@ -120,7 +167,8 @@ def _outcome(
     for name, avatar, params in shown:
         images = animate(avatar, params, size).images.clamp(0, 1) * valid + (1 - valid)
         decibels, similar = float(psnr(images, goal, mask).mean()), float(ssim(images, goal, mask).mean())
-        lines.append(f"{name:<15} PSNR {decibels:5.2f} dB  SSIM {similar:.3f}  (the given photos)")
+        unlike = "" if perceptual is None else f"  LPIPS {_unlikeness(perceptual, images, goal):.3f}"
+        lines.append(f"{name:<15} PSNR {decibels:5.2f} dB  SSIM {similar:.3f}{unlike}  (the given photos)")
         rows.append((f"{name}\n{decibels:.2f} dB", images.cpu()))
     if made.checks:
         first, last = made.checks[0], [check for check in made.checks if check.step <= made.steps][-1]
@@ -131,3 +179,9 @@ def _outcome(
         contact_sheet(report, rows, "Personalization")
         lines.append(f"{report}: photos, before and after")
     return lines
+
+
+def _unlikeness(net: LPIPS, images: Tensor, goal: Tensor) -> float:
+    """Mean LPIPS, one picture at a time to spare memory."""
+    distances = [net.distance(net.prepare(a[None]), net.prepare(b[None])) for a, b in zip(images, goal)]
+    return sum(float(distance) for distance in distances) / len(distances)

@@ -15,6 +15,7 @@ from ffavatar.evaluate.bench import bench_clips, bench_views
 from ffavatar.evaluate.clips import Clip, read_index
 from ffavatar.evaluate.machine import environment
 from ffavatar.evaluate.methods import (
+    PERSONAL_STARTS,
     Method,
     avatar_methods,
     baseline_methods,
@@ -34,7 +35,7 @@ from ffavatar.model import create_model, load_model
 from ffavatar.photo import FrontEnd
 from ffavatar.weights import sha256_of
 
-PERSONAL_METHODS = ("personalized", "personalized_tracked")
+PERSONAL_METHODS = tuple(name + way for name in PERSONAL_STARTS for way in ("", "_tracked"))
 OWN_METHODS = ("copy", "warp", "true", "driven", "tracked", "placed", *PERSONAL_METHODS)
 
 

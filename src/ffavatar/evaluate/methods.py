@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from ffavatar.evaluate.metrics import MESH_POINTS
 from ffavatar.evaluate.windows import cut_windows, into_windows, window_camera, windows_of
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.model import Estimate, FFAvatar
-from ffavatar.personal import PersonalRecipe, personalize
+from ffavatar.personal import PersonalRecipe, Start, personalize
 from ffavatar.photo import read_photo
 from ffavatar.photo.crop import CropBox, cut_square
 from ffavatar.pipeline import animate, drive, reconstruct, track
@@ -154,6 +154,10 @@ def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, ste
     ]
 
 
+PERSONAL_STARTS: dict[str, Start] = {"personalized": "avatar", "grey": "grey", "unprojected": "unprojected"}
+"""What each personalised method lays the residuals upon (``PersonalRecipe.start``)."""
+
+
 def personal_methods(
     model: FFAvatar,
     revision: str,
@@ -162,11 +166,23 @@ def personal_methods(
     recipe: PersonalRecipe | None = None,
 ) -> list[Method]:
     """``personalized`` and ``personalized_tracked``: as ``driven`` and ``tracked``, after personalization on the
-    sources. The perceptual net is used where it is in the cache; ``recipe`` takes the default one for None.
+    sources; ``grey``, ``unprojected`` and the same with ``_tracked``: the same optimisation from the bare head.
 
-    What a method is asked is kept for the last set of sources only, which the methods of a case share.
+    The perceptual net is used where it is in the cache; ``recipe`` takes the default one for None.
     """
-    recipe = recipe or PersonalRecipe()
+    return [
+        method
+        for name, start in PERSONAL_STARTS.items()
+        for method in _personal_pair(
+            name, model, revision, level, steps, replace(recipe or PersonalRecipe(), start=start)
+        )
+    ]
+
+
+def _personal_pair(
+    name: str, model: FFAvatar, revision: str, level: int | None, steps: int, recipe: PersonalRecipe
+) -> list[Method]:
+    """One row driven and one tracked. What is asked is kept for the last set of sources, which both share."""
     last: list[tuple[Views, Avatar, float]] = []
     perceptual = ALEX.path.is_file()
 
@@ -190,8 +206,8 @@ def personal_methods(
 
     tag = f"{revision} level {level} {recipe} perceptual {perceptual}"
     return [
-        Method("personalized", driven, tag),
-        Method("personalized_tracked", tracked, f"{tag} steps {steps}", films=False),
+        Method(name, driven, tag),
+        Method(f"{name}_tracked", tracked, f"{tag} steps {steps}", films=False),
     ]
 
 

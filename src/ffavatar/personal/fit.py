@@ -7,9 +7,8 @@ been.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,11 +18,25 @@ from ffavatar.animate import render_avatar
 from ffavatar.avatar import Avatar
 from ffavatar.personal.recipe import PersonalRecipe
 from ffavatar.personal.residuals import SHAPES, Residuals
-from ffavatar.ssim import ssim_map
+from ffavatar.render import mean_ssim
 from ffavatar.types import CanonicalGaussians, HeadParams, Rendering
 
-Perceptual = Callable[[Tensor, Tensor], Tensor]
-"""Distances (B,) of pictures (B, H, W, 3) in [0, 1], such as ``evaluate.lpips.LPIPS``."""
+
+class Perceptual(Protocol):
+    """A net that says how unlike pictures look to people, such as ``evaluate.lpips.LPIPS``."""
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Planes of features, with the batch first, of pictures (B, H, W, 3) in [0, 1]; differentiable."""
+        ...
+
+    def prepare(self, images: Tensor) -> list[Tensor]:
+        """The same of fixed pictures."""
+        ...
+
+    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """(B,) distances of what two sets of pictures have in them."""
+        ...
+
 
 _ROTATIONS = ("root", "neck", "jaw", "eye_left", "eye_right")
 _WARM_UP = 20  # steps over which the rates rise, for Adam's first estimates are poor
@@ -54,7 +67,7 @@ def photo_loss(seen: Tensor, alphas: Tensor, goals: Goals, recipe: PersonalRecip
     """L1, SSIM and matte of pictures against the goals, with the pixels outside the photos left out."""
     seen = seen * goals.valid + (1 - goals.valid)
     matte = ((alphas[..., None] - goals.mattes) * goals.valid).abs().mean()
-    similar = ssim_map(seen, goals.images).mean()
+    similar = mean_ssim(seen, goals.images).mean()
     l1 = (seen - goals.images).abs().mean()
     return recipe.weight_l1 * l1 + recipe.weight_ssim * (1 - similar) + recipe.weight_matte * matte
 
@@ -77,6 +90,7 @@ class Fit:
         self.params = {name: value.clone().requires_grad_(True) for name, value in vars(start).items()}
         self.log_gain = torch.zeros(len(goals), 3, device=goals.images.device, requires_grad=True)
         self.step = 0
+        self._goal_features: dict[int, list[Tensor]] = {}  # of each view, where whole pictures are compared
         rates = [(self.residuals.values[name], getattr(recipe, f"rate_{name}")) for name in SHAPES]
         rates += [(self.params[name], recipe.rate_pose) for name in _ROTATIONS]
         rates += [
@@ -85,11 +99,11 @@ class Fit:
             (self.log_gain, recipe.rate_gain),
         ]
         groups = [{"params": [value], "lr": rate, "rate": rate} for value, rate in rates]
-        self.optimiser = torch.optim.Adam(groups, eps=1e-12)
+        self.optimiser = torch.optim.Adam(groups, eps=1e-12, fused=True)
 
     def canonical(self) -> CanonicalGaussians:
         with torch.no_grad():
-            return self.residuals.apply()
+            return self.residuals.apply()[0]
 
     def pose(self) -> HeadParams:
         return HeadParams(**self.params).detach()
@@ -115,13 +129,14 @@ class Fit:
             group["lr"] = group["rate"] * fall
         goals = self.goals[at]
         posed = HeadParams(**{name: value[at] for name, value in self.params.items()})
-        drawn = render_avatar(self.avatar.rig, self.residuals.apply(), posed, recipe.size)
+        canonical, prior = self.residuals.apply()
+        drawn = render_avatar(self.avatar.rig, canonical, posed, recipe.size)
         seen = exposed(drawn, self.gains()[at])
         loss = photo_loss(seen, drawn.alphas, goals, recipe)
         if self.perceptual is not None and self._uses_perceptual():
             inside = (seen * goals.valid + (1 - goals.valid)).clamp(0, 1)
-            loss = loss + recipe.weight_lpips * self.perceptual(inside, goals.images).mean()
-        loss = loss + recipe.weight_prior * self.residuals.prior() + self._hold()
+            loss = loss + recipe.weight_lpips * self._perceived(self.perceptual, inside, at).mean()
+        loss = loss + recipe.weight_prior * prior + self._hold()
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -131,6 +146,31 @@ class Fit:
     def _uses_perceptual(self) -> bool:
         share = self.recipe.lpips_share
         return int((self.step + 1) * share) > int(self.step * share)
+
+    def _perceived(self, net: Perceptual, inside: Tensor, at: list[int]) -> Tensor:
+        """(B,) perceptual distances of pictures to the goals of the views ``at``: whole ones up to
+        ``recipe.lpips_window``, else windows of that side, drawn anew each time from where the person is."""
+        side, window = self.recipe.size, self.recipe.lpips_window
+        if side <= window:
+            for view in set(at) - self._goal_features.keys():
+                self._goal_features[view] = net.prepare(self.goals.images[[view]])
+            planes = [torch.cat(same) for same in zip(*[self._goal_features[view] for view in at])]
+            return net.distance(net.features(inside), planes)
+        draw = np.random.default_rng([self.recipe.seed, self.step, side])
+        parts, goals = [], []
+        for row, view in enumerate(at):
+            x, y = (self._place(view, axis, window, draw) for axis in (1, 0))
+            parts.append(inside[row, y : y + window, x : x + window])
+            goals.append(self.goals.images[view, y : y + window, x : x + window])
+        return net.distance(net.features(torch.stack(parts)), net.prepare(torch.stack(goals)))
+
+    def _place(self, view: int, axis: int, window: int, draw: np.random.Generator) -> int:
+        """Where a window begins along an axis: inside the person's box as far as it fits there."""
+        filled = (self.goals.mattes[view, ..., 0].amax(1 - axis) > 0.5).nonzero()[:, 0]
+        side = self.recipe.size
+        low, high = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, side)
+        low = min(low, side - window)
+        return int(draw.integers(low, max(low, min(high, side) - window) + 1))
 
     def _hold(self) -> Tensor:
         """What keeps the views' poses, expressions and exposures near where they began."""

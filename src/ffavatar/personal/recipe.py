@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Start = Literal["avatar", "grey", "unprojected"]
 
 
 @dataclass(frozen=True)
 class PersonalRecipe:
     """Everything that decides the result besides the avatar and the views. Kept with every checkpoint."""
 
-    steps: int = 200
+    steps: int = 500
     """Adam's steps, at most: with three or more views a held-out one decides how many of them are taken."""
     size: int = 256
     """Side in pixels of the pictures that are compared."""
@@ -19,8 +22,13 @@ class PersonalRecipe:
     track_steps: int = 0
     """Steps of ``pipeline.track`` that refine each view's pose and expression before anything else is learned. They are
     refined along with the residuals anyway, and beginning with it does not pay (docs/personalization.md)."""
+    start: Start = "avatar"
+    """What the residuals are laid upon: the feed-forward avatar, or, for comparison, its bare head in grey or in
+    colours unprojected from the views (``starts.py``)."""
     guard: bool = True
     """Hold one view out, where there are at least three, to choose the number of steps; then learn from all."""
+    unguarded_steps: int = 200
+    """Steps at most where ``guard`` is wanted and there are too few views for it."""
     guard_checks: int = 4
     """How often the held-out view is looked at, evenly over the steps."""
     check_steps: int = 12
@@ -82,3 +90,5 @@ class PersonalRecipe:
     """In the steps that use it; without a perceptual net it is left out."""
     lpips_share: float = 0.25
     """Share of the steps that use it: it costs more than all else in a step together."""
+    lpips_window: int = 256
+    """Side in pixels above which it compares windows of this side instead of whole pictures."""

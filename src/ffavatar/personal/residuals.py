@@ -6,45 +6,31 @@ Gaussian's own. Both are scaled by how far the views see them, so what no view s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-from ffavatar.animate import render_avatar
+from ffavatar.animate import pose_gaussians, render_gaussians
 from ffavatar.avatar import Avatar
-from ffavatar.geometry import axis_angle_to_quat, quat_multiply
+from ffavatar.geometry import axis_angle_to_quat, normalised_camera, quat_multiply
+from ffavatar.personal import fused
 from ffavatar.personal.recipe import PersonalRecipe
+from ffavatar.personal.steadiness import steadiness
 from ffavatar.types import CanonicalGaussians, HeadParams
 
 _OPACITY_RANGE = (0.005, 0.995)  # the logits of fully opaque and fully clear Gaussians would have no gradient
 _SEEN_SIZE = 256  # pixels at which ``PersonalRecipe.seen_px`` counts
 
 
-class _Product(torch.autograd.Function):
-    """A sparse matrix (N, K) times values (K, C). Both it and its transpose are at hand in the order in which they are
-    walked, which makes the way back as quick as the way there: ``embedding_bag`` sorts N k rows in each."""
-
-    @staticmethod
-    def forward(values: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
-        return torch.sparse.mm(matrix, values)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.transposed = inputs[2]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return torch.sparse.mm(ctx.transposed, gradient), None, None
-
-
 @dataclass(frozen=True)
 class Nodes:
-    """Control nodes near N Gaussians; rows of ``weights`` sum to one."""
+    """K control nodes near N Gaussians, each of which follows R of them."""
 
-    weights: Tensor  # (N, K) sparse
-    transposed: Tensor  # (K, N) sparse
+    index: Tensor  # (N, R) int64 in [0, K)
+    weights: Tensor  # (N, R), rows sum to one
+    count: int  # K
 
     @staticmethod
     def over(points: Tensor, count: int, reach: int) -> Nodes:
@@ -68,38 +54,45 @@ class Nodes:
         distance, index = torch.cat(distances), torch.cat(indices)
         width = 0.7 * distance[:, reach // 2 : reach // 2 + 1].clamp_min(1e-6)
         weight = torch.exp(-0.5 * (distance / width).square())
-        weight = weight / weight.sum(1, keepdim=True)
-        places = torch.stack(
-            [torch.arange(len(points), device=points.device).repeat_interleave(reach), index.flatten()]
-        )
-        weights = torch.sparse_coo_tensor(places, weight.flatten(), (len(points), count), check_invariants=False)
-        return Nodes(weights.coalesce(), weights.t().coalesce())
+        return Nodes(index, weight / weight.sum(1, keepdim=True), count)
 
     def spread(self, values: Tensor) -> Tensor:
         """Values at the nodes (K, C) -> at the Gaussians (N, C)."""
-        return _Product.apply(values, self.weights, self.transposed)
+        return embedding_bag(self.index, values, per_sample_weights=self.weights, mode="sum")
 
     def gather(self, values: Tensor) -> Tensor:
         """Weighted means of what the Gaussians (N, C) around each node have -> (K, C)."""
-        total = torch.sparse.mm(self.transposed, torch.cat([values, torch.ones_like(values[:, :1])], 1))
+        shares = (torch.cat([values, torch.ones_like(values[:, :1])], 1)[:, None] * self.weights[..., None]).flatten(
+            0, 1
+        )
+        total = shares.new_zeros(self.count, shares.shape[1]).index_add(0, self.index.flatten(), shares)
         return total[:, :-1] / total[:, -1:].clamp_min(1e-9)
+
+
+def blended_values(avatar: Avatar, params: HeadParams, maps: Tensor) -> Tensor:
+    """What the pixels of maps (S, H, W, C) hold, summed for each Gaussian with its blending weights in the views posed
+    by ``params``, whatever lies before or behind it. (N, C)
+
+    That is the derivative of the sum of rendered picture times map by a Gaussian's channels.
+    """
+    total = avatar.canonical.colors.new_zeros(len(avatar), maps.shape[-1])
+    camera = normalised_camera(maps.shape[1], 1, maps.device)
+    for view in range(len(params)):
+        with torch.no_grad():
+            posed = pose_gaussians(avatar.rig, avatar.canonical, params[view : view + 1])
+        channels = torch.zeros_like(total).requires_grad_(True)
+        drawn = render_gaussians(replace(posed, colors=channels), camera, total.new_zeros(maps.shape[-1]))
+        (gradient,) = torch.autograd.grad((drawn.images * maps[view]).sum(), channels)
+        total += gradient
+    return total
 
 
 def seen_pixels(avatar: Avatar, params: HeadParams, valid: Tensor) -> Tensor:
     """How many pixels each Gaussian colours in the views posed by ``params``, summed over them. (N,)
 
-    The derivative of a picture's sum by a Gaussian's colour is the sum of its blending weights, whatever lies before or
-    behind it. ``valid`` (S, H, W, 1) leaves out pixels outside the photos.
+    ``valid`` (S, H, W, 1) leaves out pixels outside the photos.
     """
-    made = avatar.canonical
-    total = torch.zeros_like(made.opacities)
-    for view in range(len(params)):
-        colors = made.colors.detach().clone().requires_grad_(True)
-        canonical = CanonicalGaussians(made.offsets, made.quats, made.scales, made.opacities, colors)
-        drawn = render_avatar(avatar.rig, canonical, params[view : view + 1], valid.shape[1])
-        (gradient,) = torch.autograd.grad((drawn.images * valid[view]).sum(), colors)
-        total += gradient[:, 0]
-    return total.clamp_min(0) * (_SEEN_SIZE / valid.shape[1]) ** 2
+    return blended_values(avatar, params, valid)[:, 0].clamp_min(0) * (_SEEN_SIZE / valid.shape[1]) ** 2
 
 
 SHAPES = {
@@ -116,9 +109,10 @@ class Residuals:
         with torch.no_grad():
             self.nodes = Nodes.over(avatar.rig.points() + self.base.offsets, recipe.nodes, recipe.node_reach)
         pixels = seen_pixels(avatar, params, valid)
-        self.seen = (pixels / (pixels + recipe.seen_px))[:, None]
-        """(N, 1) in [0, 1)."""
-        self.node_seen = self.nodes.gather(self.seen)
+        seen = (pixels / (pixels + recipe.seen_px))[:, None]
+        self.node_seen = self.nodes.gather(seen)
+        self.seen = seen * steadiness(avatar.rig, params)[:, None]
+        """(N, 1) in [0, 1): how far a Gaussian takes residuals of its own."""
         low, high = _OPACITY_RANGE
         self._logit = torch.logit(self.base.opacities.clamp(low, high))
         self.values = {
@@ -126,19 +120,45 @@ class Residuals:
             for name, channels in SHAPES.items()
         }
 
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Lays out for the native form what does not change, where that form serves."""
+        recipe, self._fixed = self.recipe, None
+        if fused.can_fuse(self.base):
+            self._fixed = fused.Fixed.of(
+                self.base, self._logit, self.seen[:, 0], self.nodes.index, self.nodes.weights, self.nodes.count,
+                tuple(self._sigma(name) for name in fused.OWN), recipe.max_scale, recipe.unseen_pull,
+            )  # fmt: skip
+
     def _scale(self, name: str) -> Tensor:
         return self.node_seen if name.startswith("node") else self.seen
+
+    def _sigma(self, name: str) -> float:
+        return getattr(self.recipe, f"sigma_{name}")
 
     def _residual(self, name: str) -> Tensor:
         return self._scale(name) * self.values[name]
 
-    def apply(self) -> CanonicalGaussians:
-        """The avatar's Gaussians with the residuals; differentiable. Where a residual is zero nothing changes."""
+    def _smooth(self) -> Tensor:
+        """(K, 6) offsets and colours at the nodes."""
+        return torch.cat([self._residual("node_offset"), self._residual("node_color")], 1)
+
+    def apply(self) -> tuple[CanonicalGaussians, Tensor]:
+        """The avatar's Gaussians with the residuals, and the prior: mean squared residuals in their sigmas, more for
+        what is hardly seen. Both differentiable. Where a residual is zero nothing changes."""
+        nodes = self._prior("node_offset") + self._prior("node_color")
+        if self._fixed is None:
+            return self._changed(), nodes + sum(self._prior(name) for name in fused.OWN)
+        changed, prior = fused.apply(self._fixed, self._smooth(), self.values)
+        return changed, nodes + prior
+
+    def _changed(self) -> CanonicalGaussians:
+        """The readable form of what ``fused.apply`` does natively."""
         base, limit = self.base, self.recipe.max_scale
         opacity = self._residual("opacity")[:, 0]
         change = torch.sigmoid(self._logit + opacity) - torch.sigmoid(self._logit)
-        smooth = torch.cat([self._residual("node_offset"), self._residual("node_color")], 1)
-        smooth_offset, smooth_color = self.nodes.spread(smooth).split(3, 1)
+        smooth_offset, smooth_color = self.nodes.spread(self._smooth()).split(3, 1)
         return CanonicalGaussians(
             offsets=base.offsets + smooth_offset + self._residual("offset"),
             quats=quat_multiply(base.quats, axis_angle_to_quat(self._residual("turn"))),
@@ -147,12 +167,7 @@ class Residuals:
             colors=(base.colors + smooth_color + self._residual("color")).clamp(0, 1),
         )
 
-    def prior(self) -> Tensor:
-        """Mean squared residuals in their sigmas, more for what is hardly seen."""
-        terms = []
-        for name, value in self.values.items():
-            scale = self._scale(name)
-            held = 1 + self.recipe.unseen_pull * (1 - scale)
-            sigma = getattr(self.recipe, f"sigma_{name}")
-            terms.append((held * (scale * value / sigma).square()).mean())
-        return torch.stack(terms).sum()
+    def _prior(self, name: str) -> Tensor:
+        scale = self._scale(name)
+        held = 1 + self.recipe.unseen_pull * (1 - scale)
+        return (held * (scale * self.values[name] / self._sigma(name)).square()).mean()

@@ -19,6 +19,7 @@ from ffavatar.files import atomic_path
 from ffavatar.model import FFAvatar
 from ffavatar.personal.fit import Fit, Goals, Perceptual, photo_loss
 from ffavatar.personal.recipe import PersonalRecipe
+from ffavatar.personal.starts import grey, unprojected
 from ffavatar.pipeline import drive, targets_on_white, track
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -75,6 +76,8 @@ def personalize(
     recipe = recipe or PersonalRecipe()
     if not len(views):
         raise InputError("No view to personalize from; give at least one photo with a face.")
+    if recipe.guard and len(views) < GUARDED:
+        recipe = replace(recipe, steps=min(recipe.steps, recipe.unguarded_steps))
     return _Run(model, avatar, views, recipe, progress, checkpoint, perceptual, on_snapshot).result()
 
 
@@ -100,6 +103,10 @@ class _Run:
         self.goals = Goals(*targets_on_white(views, recipe.size))
         self.fingerprint = _fingerprint(avatar, views, recipe, perceptual is not None)
         self.read = drive(model, avatar, views)
+        if recipe.start == "grey":
+            self.avatar = grey(avatar)
+        elif recipe.start == "unprojected":
+            self.avatar = unprojected(avatar, self.read, self.goals.images, self.goals.mattes)
         self.start = self.read
         self.checks: list[Check] = []
         self.chosen: int | None = None if self.guarded else recipe.steps
@@ -160,8 +167,7 @@ class _Run:
         return int(yaw.argsort(stable=True)[len(yaw) // 2])
 
     def _check(self, fit: Fit, held: int) -> None:
-        with torch.no_grad():
-            canonical = fit.residuals.apply()
+        canonical = fit.canonical()
         # An error of the reading would outweigh what the check is for: whether detail helps a view that it is not from.
         changed = replace(self.avatar, canonical=canonical)
         params = track(self.model, changed, self.views[[held]], self.recipe.check_steps)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ffavatar.geometry import axis_angle_to_matrix
 from ffavatar.head import HeadModel
 from ffavatar.model.landmark_fit import LandmarkModel, project_normalised
-from ffavatar.ssim import ssim_map
+from ffavatar.render import mean_ssim
 from ffavatar.train.recipe import Recipe
 from ffavatar.types import HeadParams, Rendering, Views
 
@@ -123,7 +123,7 @@ def picture_losses(
     terms = {
         "l1": recipe.weight_l1 * (seen - goal.images).abs().mean(),
         "l2": recipe.weight_l2 * (seen - goal.images).square().mean(),
-        "ssim": recipe.weight_ssim * (1 - ssim_map(seen, goal.images).mean()),
+        "ssim": recipe.weight_ssim * (1 - mean_ssim(seen, goal.images).mean()),
         "matte": recipe.weight_matte * ((rendering.alphas - goal.mattes) * goal.valid).abs().mean(),
         "offset": recipe.weight_offset * 100 * offsets.square().sum(-1).mean(),
     }

@@ -17,6 +17,7 @@ namespace {
 
 #include "project.inl"
 #include "tiles.inl"
+#include "similarity.inl"
 
 }  // namespace
 
@@ -27,6 +28,8 @@ const Kernels KERNELS = {
     {nullptr, forward_tile<1>, forward_tile<2>, forward_tile<3>, forward_tile<4>, nullptr, nullptr, nullptr, forward_tile<8>},
     {nullptr, backward_tile<1>, backward_tile<2>, backward_tile<3>, backward_tile<4>, nullptr, nullptr, nullptr,
      backward_tile<8>},
+    ssim_row,
+    ssim_row_backward,
 };
 
 }  // namespace ffa

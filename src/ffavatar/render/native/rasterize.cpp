@@ -25,11 +25,15 @@ const Kernels* best_kernels() {
 
 std::atomic<const Kernels*> chosen_kernels{nullptr};
 
+}  // namespace
+
 const Kernels& kernels() {
     const Kernels* chosen = chosen_kernels.load();
     if (!chosen) chosen_kernels.store(chosen = best_kernels());
     return *chosen;
 }
+
+namespace {
 
 // The channels of the next pass when `left` remain.
 int pass_channels(int left) { return left >= MAX_CHANNELS ? MAX_CHANNELS : std::min(left, 4); }

@@ -85,6 +85,31 @@ struct TileBackward {
     float* records;         // (pairs, MOMENTS + channels of this pass)
 };
 
+constexpr int SSIM_WINDOW = 11;  // side of the window of structural similarity
+
+// One row of windows; pictures are (height, row) with row = width channels.
+struct SsimRow {
+    const float* window;  // (SSIM_WINDOW) weights
+    int row, channels;
+    const float *first, *second;  // at the windows' top row
+    float* work;                  // 5 row + 5 (row - 10 channels)
+    float* slopes;                // this row of the first of three planes, or null
+    std::int64_t plane;           // floats from one plane to the next
+};
+
+// One row of the gradient.
+struct SsimRowBackward {
+    const float* window;
+    int row, channels;
+    const float *first, *second;
+    const float* slopes;  // of the windows that begin at this row, in the first plane; those k rows above are k rows back
+    std::int64_t plane;
+    int first_k, last_k;
+    float scale;
+    float* work;  // 3 (row + 10 channels) + 3 row
+    float* out;
+};
+
 // The kernels compiled for one instruction set. Tile kernels are indexed by the channels of the pass; null = not compiled.
 struct Kernels {
     const char* name;
@@ -93,7 +118,11 @@ struct Kernels {
                              const SceneGradients&);
     void (*forward[MAX_CHANNELS + 1])(const TileForward&);
     void (*backward[MAX_CHANNELS + 1])(const TileBackward&);
+    double (*ssim_row)(const SsimRow&);
+    void (*ssim_row_backward)(const SsimRowBackward&);
 };
+
+const Kernels& kernels();  // the best this CPU has, unless a test asked for others
 
 extern const Kernels kernels_baseline;
 extern const Kernels kernels_avx2;
