@@ -19,6 +19,8 @@ from ffavatar.head import HeadModel, Surface
 from ffavatar.render import Backend, attach, can_attach, rasterize
 from ffavatar.types import Camera, CanonicalGaussians, Gaussians, HeadParams, Rendering
 
+EPS2D = 0.3  # square pixels by which splats are widened on the picture: gsplat's default, and that of all viewers
+
 
 @dataclass(frozen=True)
 class Rig:
@@ -72,15 +74,16 @@ def render_gaussians(
     camera: Camera,
     background: tuple[float, float, float] | Float[Tensor, "*B C"] = (1.0, 1.0, 1.0),
     backend: Backend = "auto",
+    eps2d: float = EPS2D,
 ) -> Rendering:
-    """Rasterise posed Gaussians, one picture per row of ``camera``."""
+    """Rasterise posed Gaussians, one picture per row of ``camera``; ``eps2d`` in square pixels, as in ``rasterize``."""
     if not isinstance(background, Tensor):
         background = torch.tensor(background, dtype=torch.float32, device=gaussians.means.device)
     views = camera.world_to_cam.shape[0]
     colors, alphas, _ = rasterize(
         gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors,
         camera.world_to_cam, camera.K, camera.width, camera.height,
-        backgrounds=background.expand(views, -1), backend=backend,
+        backgrounds=background.expand(views, -1), backend=backend, eps2d=eps2d,
     )  # fmt: skip
     return Rendering(colors, alphas[..., 0])
 
@@ -94,11 +97,13 @@ def render_avatar(
     camera: Camera | None = None,
     backend: Backend = "auto",
     rotate_covariance: bool = True,
+    eps2d: float = EPS2D,
 ) -> Rendering:
     """Pose and rasterise in one call; without ``camera``, the normalised camera with ``size`` pixels a side.
 
-    ``rotate_covariance`` as in ``pose_gaussians``.
+    ``rotate_covariance`` as in ``pose_gaussians``, ``eps2d`` as in ``render_gaussians``.
     """
     if camera is None:
         camera = normalised_camera(size, len(params), params.root.device)
-    return render_gaussians(pose_gaussians(rig, canonical, params, rotate_covariance), camera, background, backend)
+    posed = pose_gaussians(rig, canonical, params, rotate_covariance)
+    return render_gaussians(posed, camera, background, backend, eps2d)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ffavatar.animate import render_avatar
+from ffavatar.animate import EPS2D, render_avatar
 from ffavatar.avatar import Avatar
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.estimator import LandmarkEstimator
@@ -28,6 +28,7 @@ from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Render
 COARSE_LEVEL = 1  # of the avatar to whose outline the source views are registered
 TRACK_SIZE_PX = 256
 TRACK_GAUSSIANS = 24_000
+TRACK_EPS2D, TRACK_WIDENING = EPS2D / 4, 0.25  # wider splats would draw the outline further out, and move the head away
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ def drive(model: FFAvatar, avatar: Avatar, target: Views, own: bool = True) -> H
     (``model/registration.py``), beside the landmarks. The identity is the avatar's own, never read from the driver.
     """
     params = model.estimator(target, avatar.identity).params
-    return _registered(model, _thinned(avatar), target, params) if own else params
+    return _registered(model, _thinned(avatar, 0.5), target, params) if own else params
 
 
 def _registered(model: FFAvatar, avatar: Avatar, views: Views, params: HeadParams) -> HeadParams:
@@ -131,7 +132,7 @@ def track(
     after every step.
     """
     start = drive(model, avatar, target, own)
-    coarse = _thinned(avatar)
+    coarse = _thinned(avatar, TRACK_WIDENING)
     goal, matte, valid = targets_on_white(target, TRACK_SIZE_PX)
     free = {name: getattr(start, name).clone().requires_grad_(True) for name in _TRACK_RATES}
     groups = [{"params": [free[name]], "lr": rate, "rate": rate} for name, rate in _TRACK_RATES.items()]
@@ -140,7 +141,7 @@ def track(
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = group["rate"] * 0.1 ** (step / steps)
-        picture = render_avatar(coarse.rig, coarse.canonical, HeadParams(**free), TRACK_SIZE_PX)
+        picture = render_avatar(coarse.rig, coarse.canonical, HeadParams(**free), TRACK_SIZE_PX, eps2d=TRACK_EPS2D)
         seen = picture.images * valid + (1 - valid)
         photo = 0.8 * (seen - goal).abs().mean() + 0.2 * (1 - mean_ssim(seen, goal).mean())
         outline = ((picture.alphas[..., None] - matte) * valid).abs().mean()
@@ -155,13 +156,13 @@ def track(
     return HeadParams(**free).detach()
 
 
-def _thinned(avatar: Avatar) -> Avatar:
-    """Every n-th Gaussian, wider by sqrt(n): at the tracking size it looks the same and costs a fraction."""
+def _thinned(avatar: Avatar, widening: float) -> Avatar:
+    """Every n-th Gaussian, wider by n ** ``widening``: nearly the same at a small size, at a fraction of the cost."""
     step = max(1, round(len(avatar) / TRACK_GAUSSIANS))
     rig, made = avatar.rig, avatar.canonical
     surface = replace(rig.surface, parents=rig.surface.parents[::step], barycentric=rig.surface.barycentric[::step])
     thin = CanonicalGaussians(
-        made.offsets[::step], made.quats[::step], made.scales[::step] * step**0.5, made.opacities[::step],
+        made.offsets[::step], made.quats[::step], made.scales[::step] * step**widening, made.opacities[::step],
         made.colors[::step],
     )  # fmt: skip
     return Avatar(replace(rig, surface=surface), thin, avatar.identity)
