@@ -22,8 +22,8 @@ def app() -> typer.Typer:
 
 
 def test_every_command_parses_and_has_help(app: typer.Typer) -> None:
-    names = ["synthetic", "photos", "video", "ava256", "nersemble", "split", "inspect"]
-    assert [command.__name__ for command in PREPARE] == names
+    names = ["synthetic", "synthetic-bench", "photos", "video", "ava256", "nersemble", "split", "inspect"]
+    assert [command.__name__.replace("_", "-") for command in PREPARE] == names
     for words in (["evaluate"], *(["prepare", name] for name in names)):
         told = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
         assert told.exit_code == 0 and "--output" in told.stdout, (words, told.output)

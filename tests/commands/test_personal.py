@@ -135,7 +135,7 @@ def test_reconstruct_and_personalize_in_one_go(
     inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ffavatar.pipeline.reconstruct", lambda model, views, level: small_avatar())
-    monkeypatch.setattr("ffavatar.commands.avatars._identity_embedding", lambda place: None)
+    monkeypatch.setattr("ffavatar.evaluate.identity.cached_embedding", lambda place: None)
     monkeypatch.setattr("ffavatar.commands.personal.perceptual_net", lambda wanted, place: None)
     out = tmp_path / "out.safetensors"
     text = run(inputs[1], "-o", out, "--personalize", "--steps", 5, "--device", "cpu", command=reconstruct)

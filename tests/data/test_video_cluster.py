@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_films import make_embed, people_films
+from made_people_films import make_embed, people_films
 
 from ffavatar.data.shards import ShardReader
 from ffavatar.data.video.curate import Plan, curate, list_films

@@ -24,8 +24,7 @@ from ffavatar.train.sources import InMemory
 from ffavatar.train.stages import Outcome, avatar_step, estimator_step
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
-# Relative. Builds of torch, instruction sets and numbers of threads round differently, and Adam enlarges that: with the
-# torch rasteriser instead of the native one the curve differs by 4e-7; a learning rate that is 1 % off, by 2e-3.
+# Relative. Builds of torch, instruction sets and numbers of threads round differently, and Adam enlarges that.
 GOLDEN_TOLERANCE = 5e-4
 
 RECIPES = {

@@ -127,7 +127,7 @@ def test_labels_stand_in_for_the_estimator_in_their_share_of_the_steps():
 def test_numbers_of_sources_and_targets():
     """Eight targets, one to two sources; a person with few views gives fewer targets, never none."""
     counts = set()
-    for step in range(3):
+    for step in range(8):
         pictures = outcome_of(WITH_LABELS, True, step).pictures
         counts.add(len(pictures.sources))
         assert len(pictures.goals) == len(pictures.drawn) == 8
