@@ -76,6 +76,8 @@ const scenarios = {
     await choose("front.jpg");
     seen.consent = await page.locator("dialog").textContent();
     await named(page, "Cancel").click();
+    await page.waitForFunction(() => !document.querySelector("dialog[open]"));
+    await page.waitForTimeout(500); // until the page has the answer, which closing tells it later
     seen.uploadedWithoutConsent = posts();
     await choose("front.jpg", "landscape.jpg", "notes.jpg");
     await agree(page);
