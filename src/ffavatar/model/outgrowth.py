@@ -26,7 +26,7 @@ SCALE_OF_CELL = 0.7  # standard deviation, in cells of the grid
 OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
-IN_FRONT_M = 0.004
+BEHIND_M = 0.006  # a point that lies less far behind what a view shows must have its colour, too
 EDGE_PX, SURELY = 5, 0.9  # pixels about which the matte must be so high for the middle's colour to be the person's
 PARENTS = 3
 NEAR_M = 0.01  # softens the parents' weights, which fall with the distance
@@ -159,8 +159,8 @@ def _agreement(
 ) -> Tensor:
     """In [0, 1]: how far the other views agree that points (S, P, 3), posed in each, exist. (P,)
 
-    Their mattes must show the person there; and a view in which a point would stand before the surface must show its
-    colour ``own`` (P, 3). Outside a photo nothing is known, and nothing is held against a point.
+    Their mattes must show the person there; and a view in which a point would stand before the surface, or in it, must
+    show its colour ``own`` (P, 3). Outside a photo nothing is known, and nothing is held against a point.
     """
     count = len(points)
     if count == 1:
@@ -170,7 +170,7 @@ def _agreement(
     seen = F.grid_sample(maps, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[..., 0]
     inside = ((uv > 0) & (uv < 1)).all(-1)
     matte = torch.where(inside, seen[:, 0], 1.0)
-    before = inside & (depth < seen[:, 4] - IN_FRONT_M)
+    before = inside & (depth < seen[:, 4] + BEHIND_M)
     difference = (seen[:, 1:4].transpose(1, 2) - own).norm(dim=-1)
     doubt = torch.where(before, difference, 0.0)
     doubt[view] = 0
