@@ -55,11 +55,12 @@ def test_landmarks_are_those_of_the_head_model_with_the_stored_parameters(person
     assert (depth > 0.3).all()
 
 
-def test_the_matte_covers_the_landmarks_and_the_chest_but_not_the_corners(person):
+@pytest.mark.parametrize("seed", [7, 9])  # none of whose shots is a profile, where landmarks lie on the outline
+def test_the_matte_covers_the_landmarks_and_the_chest_but_not_the_corners(seed):
+    person = synthetic_person(seed, shots=3, size=SIZE)
     columns, rows = np.clip(person.landmarks[..., :2] * SIZE, 0, SIZE - 1).astype(int).transpose(2, 0, 1)
     for matte, row, column in zip(person.mattes, rows, columns):
-        assert np.mean(matte[row, column] > 16) > 0.95  # in profile many lie on the outline itself
-        assert np.mean(matte[row, column] > 128) > 0.8
+        assert np.mean(matte[row, column] > 128) > 0.9
         assert (matte[-1] > 128).mean() > 0.3
         assert (matte[:4, :4] == 0).all()
 

@@ -441,7 +441,7 @@ const scenarios = {
     await named(page, "Use your webcam").click();
     seen.focus = await page.evaluate(() => avatar.shadowRoot.activeElement?.textContent);
     await page.keyboard.press("Enter");
-    await page.waitForFunction(() => readings.filter((reading) => "jawOpen" in reading).length > 2, undefined, { timeout: 300_000 });
+    await page.waitForFunction(() => readings.filter((reading) => "jawOpen" in reading).length > 5, undefined, { timeout: 300_000 });
     await page.screenshot({ path: join(folder, "webcam.png") });
     await named(page, "Stop the camera").click();
     seen.readings = await page.evaluate(() => readings.length);
