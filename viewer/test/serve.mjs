@@ -427,6 +427,7 @@ const scenarios = {
     seen.light = await page.evaluate(() => document.querySelector("dialog video").srcObject.active);
     const track = await page.evaluateHandle(() => document.querySelector("dialog video").srcObject.getTracks()[0]);
     await named(page, "Done").click();
+    await page.waitForFunction(({ readyState }) => readyState === "ended", track); // a dialog's close event comes a task later
     seen.cameraOff = await track.evaluate(({ readyState }) => readyState);
     await checked(page, 1);
     seen.shot = (await cards(page))[0].name;
