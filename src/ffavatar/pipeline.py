@@ -27,7 +27,8 @@ from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Render
 
 COARSE_LEVEL = 1  # of the avatar to whose outline the source views are registered
 TRACK_SIZE_PX = 256
-TRACK_GAUSSIANS = 24_000
+REGISTERED_GAUSSIANS = 64_000
+TRACK_GAUSSIANS = 32_000
 TRACK_EPS2D, TRACK_WIDENING = EPS2D / 4, 0.25  # wider splats would draw the outline further out, and move the head away
 
 
@@ -57,7 +58,7 @@ def drive(model: FFAvatar, avatar: Avatar, target: Views, own: bool = True) -> H
     (``model/registration.py``), beside the landmarks. The identity is the avatar's own, never read from the driver.
     """
     params = model.estimator(target, avatar.identity).params
-    return _registered(model, _thinned(avatar, 0.5), target, params) if own else params
+    return _registered(model, _thinned(avatar, REGISTERED_GAUSSIANS, 0.5), target, params) if own else params
 
 
 def _registered(model: FFAvatar, avatar: Avatar, views: Views, params: HeadParams) -> HeadParams:
@@ -132,7 +133,7 @@ def track(
     after every step.
     """
     start = drive(model, avatar, target, own)
-    coarse = _thinned(avatar, TRACK_WIDENING)
+    coarse = _thinned(avatar, TRACK_GAUSSIANS, TRACK_WIDENING)
     goal, matte, valid = targets_on_white(target, TRACK_SIZE_PX)
     free = {name: getattr(start, name).clone().requires_grad_(True) for name in _TRACK_RATES}
     groups = [{"params": [free[name]], "lr": rate, "rate": rate} for name, rate in _TRACK_RATES.items()]
@@ -156,9 +157,9 @@ def track(
     return HeadParams(**free).detach()
 
 
-def _thinned(avatar: Avatar, widening: float) -> Avatar:
+def _thinned(avatar: Avatar, wanted: int, widening: float) -> Avatar:
     """Every n-th Gaussian, wider by n ** ``widening``: nearly the same at a small size, at a fraction of the cost."""
-    step = max(1, round(len(avatar) / TRACK_GAUSSIANS))
+    step = max(1, round(len(avatar) / wanted))
     rig, made = avatar.rig, avatar.canonical
     surface = replace(rig.surface, parents=rig.surface.parents[::step], barycentric=rig.surface.barycentric[::step])
     thin = CanonicalGaussians(

@@ -29,7 +29,7 @@ class Reconstruction:
     rig: Rig
     canonical: CanonicalGaussians
     estimate: Estimate  # of the source views
-    learned_offsets: Tensor  # (N, 3) metres: the part of the offsets that training keeps small
+    learned_offsets: Tensor  # (surface points, 3) metres: the part of the offsets that training keeps small
 
 
 class FFAvatar(nn.Module):
@@ -79,7 +79,7 @@ class FFAvatar(nn.Module):
             def former(evidence: Tensor) -> Tensor:
                 return self.former(positions, encoded.tokens, evidence)
 
-            canonical, learned = self.decoder(rig, level, source, estimate.params, encoded.feature_map, former)
+            rig, canonical, learned = self.decoder(rig, level, source, estimate.params, encoded.feature_map, former)
             rig, canonical = outgrow(rig, canonical, source, estimate.params, self.decoder.hangers, level)
         else:
             identity = self.head.shapedirs.new_zeros(self.head.shapedirs.shape[2])

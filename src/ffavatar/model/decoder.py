@@ -7,7 +7,7 @@ colours, weighted by visibility, on the fitted head, its outline lifted to the m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ffavatar.animate import Rig, pose_surface
 from ffavatar.geometry import axis_angle_to_quat, normalised_camera, project, quat_multiply, quat_rotate
-from ffavatar.head import HeadModel
+from ffavatar.head import HeadModel, Surface
 from ffavatar.model.anchors import (
     SurfaceTable,
     default_colors,
@@ -26,6 +26,7 @@ from ffavatar.model.anchors import (
     surface_table,
     vertex_normals,
 )
+from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
 from ffavatar.model.trimming import carved, trim
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
@@ -80,6 +81,25 @@ class Sampled:
     matte: Tensor  # (S, N) in [0, 1]; 1 outside the photo, where nothing is known
     trust: Tensor  # (S, N) in [0, 1]: visible, facing the camera, inside photo and matte
     facing: Tensor  # (S, N) cosine between normal and viewing direction
+    depth: Tensor  # (S, N) metres before the camera
+
+    def cues(self) -> Tensor:
+        """(S, N, C + 6): what the networks are told of each point."""
+        beside = [value[..., None] for value in (self.matte, self.trust, self.facing)]
+        return torch.cat([self.features, self.colors, *beside], -1)
+
+
+@dataclass(frozen=True)
+class _Splats:
+    """N Gaussians on their way from the surface's points to the avatar."""
+
+    surface: Surface
+    canonical: CanonicalGaussians
+    base_color: Tensor  # (N, 3) what the views show, without what the network adds
+    carve: Tensor  # (N,) opacity that the mattes leave
+    inner: Tensor  # (N,) bool, as in SurfaceTable
+    scalp: Tensor  # (N,) bool
+    slack: Tensor  # (N,) metres
 
 
 def _sample(maps: Tensor, uv: Tensor) -> Tensor:
@@ -147,23 +167,27 @@ class AnchoredDecoder(nn.Module):
     def look(
         self,
         rig: Rig,
-        table: SurfaceTable,
+        slack: Tensor,
         offsets: Tensor,
         views: Views,
         params: HeadParams,
         features: Tensor,
-        spacing: Tensor,
+        front: Tensor,
     ) -> Sampled:
-        """Project the points (surface + ``offsets``) into every view and read what is there."""
+        """Project the rig's points, moved by ``offsets``, into every view and read what is there.
+
+        A point may lie ``slack`` (N,) metres behind what is seen, whose depth :meth:`front` draws.
+        """
         points, turn = pose_surface(rig, params)
         normals = vertex_normals(rig.neutral, rig.head.faces)
-        normal = F.normalize(table.surface.interpolate(normals), dim=-1)
+        normal = F.normalize(rig.surface.interpolate(normals), dim=-1)
         points = points + quat_rotate(turn, offsets)
         camera = normalised_camera(1, len(params), points.device)
         uv, depth = project(points, camera)
         facing = (quat_rotate(turn, normal) * F.normalize(-points, dim=-1)).sum(-1)
         with torch.no_grad():
-            visible = self._visible(points, depth, spacing, table.slack)
+            behind = depth - _sample(front, uv)[..., 0]
+            visible = torch.sigmoid((slack - behind) / 0.002) * (slack >= 0)  # a soft depth test
         known = views.mattes * views.valid + (1 - views.valid)
         soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
         raw = _sample(torch.cat([sharpened(views.images), soft, views.valid[:, None]], 1), uv)
@@ -171,23 +195,23 @@ class AnchoredDecoder(nn.Module):
         inside = ((uv > 0) & (uv < 1)).all(-1).float() * (valid > 0.99)
         matte = matte * inside + (1 - inside)
         trust = visible * (SIDEWAYS + (1 - SIDEWAYS) * facing).clamp(0.02, 1) ** 2 * matte**2 * inside
-        return Sampled(colors, _sample(features, uv), matte, trust, facing)
+        return Sampled(colors, _sample(features, uv), matte, trust, facing, depth)
 
-    def _visible(self, points: Tensor, depth: Tensor, spacing: Tensor, slack: Tensor) -> Tensor:
-        """Soft depth test against the avatar itself, rendered from each view; a point may lie ``slack`` behind what is
-        seen. (S, N) in [0, 1]."""
-        views, count = depth.shape
+    @torch.no_grad()
+    def front(self, rig: Rig, offsets: Tensor, params: HeadParams, spacing: Tensor) -> Tensor:
+        """Depth of the avatar itself, drawn from each view: (S, 1, P, P) metres, 1000 where nothing is."""
+        points, turn = pose_surface(rig, params)
+        points = points + quat_rotate(turn, offsets)
+        views, count = points.shape[:2]
         camera = normalised_camera(_DEPTH_PIXELS, views, points.device)
+        _, depth = project(points, camera)
         identity = points.new_tensor([1.0, 0, 0, 0]).expand(count, 4)
         scales = (0.7 * spacing[:, None]).expand(count, 3)
         drawn, alpha, _ = rasterize(
             points, identity, scales, points.new_full((count,), 0.95), depth[..., None],
             camera.world_to_cam, camera.K, _DEPTH_PIXELS, _DEPTH_PIXELS,
         )  # fmt: skip
-        front = torch.where(alpha > 0.5, drawn / alpha.clamp_min(0.5), torch.full_like(drawn, 1e3))
-        uv, _ = project(points, normalised_camera(1, views, points.device))
-        front = _sample(front.permute(0, 3, 1, 2), uv)[..., 0]
-        return torch.sigmoid((front + slack - depth) / 0.002) * (slack >= 0)
+        return torch.where(alpha > 0.5, drawn / alpha.clamp_min(0.5), torch.full_like(drawn, 1e3)).permute(0, 3, 1, 2)
 
     def lift(self, rig: Rig, views: Views, params: HeadParams) -> Tensor:
         """How far hair, cap or collar stand off the skin: (A,) metres along the normal, read from the mattes' outlines.
@@ -222,8 +246,9 @@ class AnchoredDecoder(nn.Module):
 
     def forward(
         self, rig: Rig, level: int, views: Views, params: HeadParams, features: Tensor, former
-    ) -> tuple[CanonicalGaussians, Tensor]:
-        """The Gaussians, and the learned part of their offsets (N, 3), which training keeps small.
+    ) -> tuple[Rig, CanonicalGaussians, Tensor]:
+        """The rig that carries the Gaussians, they, and the learned part of the surface's offsets, which training keeps
+        small.
 
         ``former(evidence (A, width)) -> tokens (A, width)`` is the query-former with its token bank bound in."""
         table = self.table(level)
@@ -232,9 +257,9 @@ class AnchoredDecoder(nn.Module):
             lift = self.lift(rig, views, params)
         anchor_table = self.table(0)
         lifted = anchor_table.spread(lift[:, None] * normals[self.anchors])
-        first = self.look(
-            rig_at(rig, anchor_table), anchor_table, lifted, views, params, features, anchor_table.spacing
-        )
+        base = rig_at(rig, anchor_table.surface)
+        front = self.front(base, lifted, params, anchor_table.spacing)
+        first = self.look(base, anchor_table.slack, lifted, views, params, features, front)
         tokens = former(self._evidence(first, lift))
         coarse = self.coarse(tokens)
         outer = (~table.inner)[:, None]
@@ -245,14 +270,11 @@ class AnchoredDecoder(nn.Module):
         # splats grow where the surface is stretched, or lifted hair would show gaps
         placed = table.surface.interpolate(rig.neutral) + offsets
         spacing = point_spacing(placed, table.surface.faces).clamp_max(MAX_SPACING_M)
-        seen = self.look(rig_at(rig, table), table, offsets, views, params, features, spacing)
-        cues = torch.cat(
-            [seen.features, seen.colors, seen.matte[..., None], seen.trust[..., None], seen.facing[..., None]], -1
-        )
-        logits = BLEND_SHARPNESS * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
-        share = torch.softmax(logits, 0)
-        total = seen.trust.amax(0)
-        confidence = total / (total + UNSURE)
+        rig = rig_at(rig, table.surface)
+        front = self.front(rig, offsets, params, spacing)
+        seen = self.look(rig, table.slack, offsets, views, params, features, front)
+        cues = seen.cues()
+        share, confidence = self._shares(seen, cues)
         mixed = (share[..., None] * cues).sum(0)
         sampled = (share[..., None] * seen.colors).sum(0)
         spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
@@ -273,7 +295,69 @@ class AnchoredDecoder(nn.Module):
             opacities=opacity,
             colors=(base_color + 0.5 * torch.tanh(raw[:, 11:14])).clamp(0, 1),
         )
-        return trim(rig_at(rig, table), canonical, carve, views, params, ~table.inner, table.scalp), learned
+        splats = _Splats(rig.surface, canonical, base_color, carve, table.inner, table.scalp, table.slack)
+        for _ in range(ROUNDS if level >= LEVEL else 0):
+            splats, seen = self._split(rig, splats, seen, views, params, features, front)
+        rig = rig_at(rig, splats.surface)
+        cut = trim(rig, splats.canonical, splats.carve, views, params, ~splats.inner, splats.scalp)
+        return rig, cut, learned
+
+    def _shares(self, seen: Sampled, cues: Tensor) -> tuple[Tensor, Tensor]:
+        """Each view's share in each point's colour, (S, N), and how much of it is the point's own, (N,)."""
+        logits = BLEND_SHARPNESS * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
+        total = seen.trust.amax(0)
+        return torch.softmax(logits, 0), total / (total + UNSURE)
+
+    def _split(
+        self,
+        rig: Rig,
+        splats: _Splats,
+        seen: Sampled,
+        views: Views,
+        params: HeadParams,
+        features: Tensor,
+        front: Tensor,
+    ) -> tuple[_Splats, Sampled]:
+        """The splats with the coarse ones among them split, each of the four in its own colour; and what is seen of
+        all. What was learned of a splat's colour, beyond what is seen, holds for its four."""
+        worth = ~splats.inner & (splats.carve > LEAST_CARVE)
+        which = coarse_splats(splats.canonical, seen.depth, seen.trust, worth)
+        parent = which.repeat(4)
+        four = four_of(splats.canonical, which)
+        surface = replace(
+            splats.surface,
+            parents=splats.surface.parents[parent],
+            barycentric=splats.surface.barycentric[parent],
+        )
+        slack = splats.slack[parent]
+        found = self.look(rig_at(rig, surface), slack, four.offsets, views, params, features, front)
+        share, confidence = self._shares(found, found.cues())
+        own = (share[..., None] * found.colors).sum(0)
+        color = torch.lerp(splats.base_color[parent], own, confidence[:, None])
+        four = replace(four, colors=(color + four.colors - splats.base_color[parent]).clamp(0, 1))
+        whole = splats.canonical
+
+        def put(values: Tensor, new: Tensor) -> Tensor:
+            return replaced(values, which, new)
+
+        split = _Splats(
+            surface=replace(
+                splats.surface,
+                parents=put(splats.surface.parents, surface.parents),
+                barycentric=put(splats.surface.barycentric, surface.barycentric),
+            ),
+            canonical=CanonicalGaussians(
+                **{name: put(value, getattr(four, name)) for name, value in vars(whole).items()}
+            ),
+            base_color=put(splats.base_color, color),
+            carve=put(splats.carve, carved(found.matte)),
+            inner=put(splats.inner, splats.inner[parent]),
+            scalp=put(splats.scalp, splats.scalp[parent]),
+            slack=put(splats.slack, slack),
+        )
+        merged = {name: put(value.transpose(0, 1), getattr(found, name).transpose(0, 1)).transpose(0, 1)
+                  for name, value in vars(seen).items()}  # fmt: skip
+        return split, Sampled(**merged)
 
     def _evidence(self, seen: Sampled, lift: Tensor) -> Tensor:
         """Mean of what the views say of each anchor, as input of its query. (A, width)."""
@@ -300,6 +384,6 @@ def turn_z_to(normals: Tensor) -> Tensor:
     return F.normalize(torch.stack([1 + z + 1e-6, -y, x, torch.zeros_like(x)], -1), dim=-1)
 
 
-def rig_at(rig: Rig, table: SurfaceTable) -> Rig:
-    """The same person on another subdivision level."""
-    return Rig(rig.head, rig.neutral, rig.joints, table.surface)
+def rig_at(rig: Rig, surface: Surface) -> Rig:
+    """The same person with other points on the surface."""
+    return replace(rig, surface=surface)

@@ -4,8 +4,12 @@ import type { AvatarFile } from "./container.js";
 
 export const DETAIL_LEVELS = [5_000, 20_000, 80_000] as const;
 
-/** Whether an avatar with so many Gaussians is drawn whole at a level: it has hardly more than the level's name says. */
-export const isWhole = (gaussians: number, wanted: number): boolean => gaussians <= 1.3 * wanted;
+/**
+ * Whether an avatar with so many Gaussians is drawn whole at a level: it has hardly more than the level's name says. The
+ * finest level is meant for whole avatars, which have 80K on the skin and up to half as many again where they were split.
+ */
+export const isWhole = (gaussians: number, wanted: number): boolean =>
+  gaussians <= (wanted === DETAIL_LEVELS[DETAIL_LEVELS.length - 1] ? 2 : 1.3) * wanted;
 
 /** Runs lie less evenly than the Gaussians they stand for: so much wider, and no gap shows what is behind. */
 const OVERLAP = 1.1;
