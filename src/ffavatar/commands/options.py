@@ -35,6 +35,7 @@ AvatarFile = Annotated[Path, typer.Argument(help="Avatar file (.safetensors) mad
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")]
 FaceOption = Annotated[int | None, typer.Option(min=0, help="Which face, counted from 0, the largest.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="Model weights (.safetensors) instead of the shipped ones.")]
+FlameOption = Annotated[Path | None, typer.Option(help="Your FLAME model file: the meaning of a track's expressions.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 RayOption = Annotated[
     str | None,
