@@ -2,10 +2,10 @@
 benchmark's FLAME tracks, drawn by its cameras.
 
 A FLAME track says where FLAME's head is in the capture's world, not where ours is: the two resting heads differ in
-size, tilt and place, and FLAME's joints stand in its licensed file. So a fixed similarity from the avatar's resting head
-to FLAME's is found once per person from training frames, of which both the track and the picture are known: posed by
-the track and seen by the calibrated camera, the avatar's landmarks must fall on the picture's. Held-out sequences give
-nothing but their tracks.
+size, tilt and place, and FLAME's joints stand in its licensed file. So a fixed similarity from the avatar's resting
+head to FLAME's is found once per person from training frames, of which both the track and the picture are known: posed
+by the track and seen by the calibrated camera, the avatar's landmarks must fall on the picture's. Held-out sequences
+give nothing but their tracks.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def read_cameras(data: Path, person: str, task: Task) -> dict[str, tuple[Tensor,
 def training_frames(data: Path, person: str, task: Task, front_end: FrontEnd, size: int) -> list[Candidate | Seen]:
     """What the front end makes of frames of the training camera's films; a ``Candidate`` says why one was refused.
 
-    Held-out sequences are left out, whatever lies in the folder. Mattes are those of ``alpha_maps`` where there are any.
-    Raises ``InputError`` where there is no training film with a track.
+    Held-out sequences are left out, whatever lies in the folder. Mattes are those of ``alpha_maps`` where there are
+    any. Raises ``InputError`` where there is no training film with a track.
     """
     folder, serial = person_folder(data, person) / "sequences", task.cameras[0]
     films = [
@@ -278,8 +278,8 @@ def align_avatar(
     if not error <= LARGEST_MISFIT or scale <= 0:
         person = used[0].name.split("/")[0]
         raise InputError(
-            f"{person}: the FLAME track misses the face in the training frames by {error:.0%} of its width; track, films "
-            "and calibration do not belong together, download them again."
+            f"{person}: the FLAME track misses the face in the training frames by {error:.0%} of its width; track, "
+            "films and calibration do not belong together, download them again."
         )
     torso = place[0] @ turn @ axis_angle_to_matrix(params.neck.double()).mT
     return Alignment(scale, turn, offset, nearest_rotation(torso.mean(0)), float(away.square().mean().sqrt()), error)
