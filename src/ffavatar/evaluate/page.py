@@ -31,7 +31,8 @@ td:nth-child(2),th:nth-child(2){text-align:left}
 small{color:#666;display:block;font-size:11px}
 section{margin-top:2.5rem;border-top:2px solid #222;padding-top:.5rem}
 figure{margin:.4rem 0}figcaption{font-size:13px;color:#444}
-img{max-width:100%;display:block}td.best{font-weight:700}small{font-weight:400}nav a{margin-right:1rem;white-space:nowrap}
+img{max-width:100%;display:block}td.best{font-weight:700}small{font-weight:400}
+nav a{margin-right:1rem;white-space:nowrap}
 .charts{display:flex;flex-wrap:wrap;gap:1rem}
 """
 
