@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -26,9 +27,9 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 ATTEMPTS = 3  # workers that may die of one job before it is given up
-_RAY_WAIT_S = 2.0
 _STARTS = 3  # of Ray on this machine: on a busy one its processes may not be up in time
-_AHEAD = 2  # jobs per core of a cluster that are handed out at a time: a core is never idle, and little is in flight
+_RAY_WAVE = 10_000  # jobs of one dataset: each is a block of its own, and Ray keeps account of every block
+_RAY_LOSSES = 20  # machines lost with finished rows on them, after which something else is wrong
 
 
 @dataclass(frozen=True)
@@ -206,38 +207,74 @@ def import_ray() -> Any:
 def _on_ray(
     function: Callable[[Job], Result], jobs: Sequence[Job], crew: Crew, attempts: int
 ) -> Iterator[Done[Job, Result]]:
-    """Ray tasks of one core each. Ray's own retries are off: attempts are counted here, alike for both kinds."""
+    """Ray Data: a dataset of jobs, one to a block and a core, mapped by ``function``; rows come as they are finished.
+
+    Ray's own retries are off and blocks that failed are passed over, so that a job that kills its workers stops no
+    other; what gave no row is mapped again, and attempts are counted here, alike for both kinds of crew.
+    """
     ray = import_ray()
     started = not ray.is_initialized()
     if started:
         _join(ray, crew)
     try:
-        task = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_ray_task)
-        shared = ray.put(function)
-        queue = _Queue(deque(range(len(jobs))))
-        flying: dict[Any, int] = {}
-        while queue.waiting or flying:
-            cores = int(ray.cluster_resources().get("CPU", 1))  # nodes come and go
-            while queue.waiting and len(flying) < max(1, _AHEAD * cores):
-                index = queue.take()
-                flying[task.remote(shared, jobs[index])] = index
-            ready, _ = ray.wait(list(flying), num_returns=1, timeout=_RAY_WAIT_S)
-            for reference in ready:
-                index = flying.pop(reference)
+        for first in range(0, len(jobs), _RAY_WAVE):
+            left = dict.fromkeys(range(first, min(first + _RAY_WAVE, len(jobs))))
+            tries = cut_short = 0
+            while left and tries < attempts:
                 try:
-                    result = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause if isinstance(error.cause, Exception) else error  # noqa: B904
-                except ray.exceptions.RayError:  # the worker, its machine or the result is lost
-                    if queue.tries[index] < attempts:
-                        queue.waiting.appendleft(index)
-                    else:
-                        yield Done(index, jobs[index], None, died(attempts), attempts)
-                    continue
-                yield Done(index, jobs[index], result, attempts=queue.tries[index])
+                    tries += 1
+                    for index, good, answer in _ray_rows(ray, function, jobs, list(left)):
+                        if not good:
+                            raise answer
+                        del left[index]
+                        yield Done(index, jobs[index], answer, attempts=tries)
+                except ray.exceptions.ObjectLostError:  # a machine took finished rows along: no fault of the others'
+                    cut_short += 1
+                    if cut_short > _RAY_LOSSES:
+                        raise
+                    tries -= 1
+            for index in left:
+                yield Done(index, jobs[index], None, died(attempts), attempts)
     finally:
         if started:
             ray.shutdown()
+
+
+def _ray_rows(
+    ray: Any, function: Callable[[Job], Result], jobs: Sequence[Job], indices: Sequence[int]
+) -> Iterator[tuple[int, bool, Any]]:
+    """(index, whether it went well, result or exception) of one pass over some of the jobs, as they are finished."""
+    import logging
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray import data
+
+    def work(row: dict[str, Any]) -> dict[str, Any]:
+        one_thread()
+        try:
+            answer: tuple[bool, Any] = (True, function(pickle.loads(row["job"])))
+        except Exception as error:
+            answer = (False, error)
+        try:
+            return {"index": row["index"], "answer": pickle.dumps(answer)}
+        except Exception as error:
+            told = RuntimeError(f"{answer[1]!r} cannot be sent back ({error})")
+            return {"index": row["index"], "answer": pickle.dumps((False, told))}
+
+    context = data.DataContext.get_current()
+    before = context.max_errored_blocks, context.enable_progress_bars
+    context.max_errored_blocks, context.enable_progress_bars = -1, False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it tells at length of every block that failed
+    try:
+        rows = [{"index": index, "job": pickle.dumps(jobs[index])} for index in indices]
+        made = data.from_items(rows, override_num_blocks=len(rows)).map(
+            work, num_cpus=1, max_retries=0, scheduling_strategy="SPREAD"
+        )
+        for row in made.iter_rows():
+            yield (row["index"], *pickle.loads(row["answer"]))
+    finally:
+        context.max_errored_blocks, context.enable_progress_bars = before
 
 
 def _join(ray: Any, crew: Crew) -> None:
@@ -263,8 +300,3 @@ def _join(ray: Any, crew: Crew) -> None:
                     raise InputError(
                         f"Ray does not start on this machine ({error}); try when it is less busy, or leave out --ray."
                     ) from error
-
-
-def _ray_task(function: Callable[[Any], Any], job: Any) -> Any:
-    one_thread()
-    return function(job)

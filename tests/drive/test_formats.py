@@ -164,20 +164,47 @@ def test_smirk_flame_head_tracker_and_nersemble(tmp_path: Path) -> None:
     )  # fmt: skip
     np.savez(
         tmp_path / "nersemble.npz", rotation=rows["rotation"], translation=rows["translation"], jaw=rows["jaw_pose"],
-        neck=rows["neck_pose"], eyes=rows["eyes_pose"], expression=rows["expr"], scale=np.ones(1), fps=24.0,
+        neck=rows["neck_pose"], eyes=rows["eyes_pose"], expression=rows["expr"], scale=np.full((1, 1), 1.25), fps=24.0,
     )  # fmt: skip
     tracker, smirk = read_motion(tmp_path / "fht"), read_motion(tmp_path / "smirk.npz")
-    nersemble = read_motion(tmp_path / "nersemble.npz", edition="flame2023")
+    nersemble = read_motion(tmp_path / "nersemble.npz")
     assert sniff(tmp_path / "fht") == "npz-folder"
     for motion, edition in ((tracker, "flame2020"), (smirk, "flame2020"), (nersemble, "flame2023")):
         assert motion.head_edition == edition and len(motion) == 4 and not motion.placed
-        assert torch.equal(motion.params.root, torch.from_numpy(rows["rotation"]))
+        assert motion is nersemble or torch.equal(motion.params.root, torch.from_numpy(rows["rotation"]))
         assert torch.equal(motion.params.jaw, torch.from_numpy(rows["jaw_pose"]))
         assert torch.equal(motion.params.expression[:, :50], torch.from_numpy(rows["expr"]))
     assert smirk.expression_names[-2:] == ("eyeBlinkLeft", "eyeBlinkRight")
     assert torch.allclose(smirk.params.expression[:, 50:], torch.from_numpy(lids).float())
     assert torch.equal(tracker.params.eye_right, torch.from_numpy(rows["eyes_pose"][:, 3:]))
-    assert nersemble.fps == 24.0
+    assert nersemble.fps == 24.0 and nersemble.root_pivot_m == (0, 0, 0)
+
+
+@pytest.mark.parametrize("matrices", [False, True])
+def test_nersemble_turns_by_euler_angles_about_the_origin(tmp_path: Path, matrices: bool) -> None:
+    """Against what the benchmark's toolkit does to FLAME's vertices: scale R v + t, R of Euler angles 'XYZ'."""
+    rows, scale = flame_rows(5, seed=3), 1.25
+    rotation = 4 * rows["rotation"]
+    expected = Rotation.from_euler("XYZ", rotation)
+    extra = {"rotation_matrices": expected.as_matrix()} if matrices else {}
+    np.savez(
+        tmp_path / "n.npz", rotation=rotation, translation=rows["translation"], jaw=rows["jaw_pose"],
+        expression=rows["expr"], scale=np.full((1, 1), scale), **extra,
+    )  # fmt: skip
+    motion = read_motion(tmp_path / "n.npz", fps=24.3)
+    points = np.random.default_rng(0).normal(0, 0.1, (20, 3))
+    ours = Rotation.from_rotvec(motion.params.root.numpy())
+    for frame in range(5):
+        world = scale * expected[frame].apply(points) + rows["translation"][frame]
+        shown = scale * (ours[frame].apply(points) + motion.params.translation[frame].numpy())
+        assert np.allclose(shown, world, atol=1e-6)
+    if matrices:
+        np.savez(
+            tmp_path / "n.npz", rotation=rotation, jaw=rows["jaw_pose"], expression=rows["expr"], scale=np.ones(1),
+            rotation_matrices=-expected.as_matrix(),
+        )  # fmt: skip
+        with pytest.raises(InputError, match="are no rotations"):
+            read_motion(tmp_path / "n.npz")
 
 
 def test_names_are_matched_and_unknown_ones_reported(tmp_path: Path) -> None:

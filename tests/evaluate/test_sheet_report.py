@@ -182,5 +182,9 @@ def test_page_holds_its_pictures_and_shows_the_worst_first(tmp_path) -> None:
     assert text.count("data:image/jpeg;base64,") == 3 * 2 + 5 * 2
     assert "&lt;b&gt;" in text and "http" not in text.replace("http://www.w3.org", "")
     assert "<svg" in text  # two numbers of views make curves
+    links = ["href='#case-a-1'", "href='#case-a-4'", "href='#case-b-4'"]
+    assert sorted(links, key=text.index) == links and text.count("<section id='case-") == 3
+    # driven is the better of two over the same clips; alone there is no best
+    assert "<td class=best>23.00<small>" in text and "<td>22.50<small>" in text and "<td>11.00" in text
     seen = difference(Image.new("RGB", (4, 4), (10, 20, 30)), Image.new("RGB", (4, 4), (10, 20, 60)))
     assert seen.getpixel((1, 1)) == 255 - 20  # 30 / 3 channels, twice

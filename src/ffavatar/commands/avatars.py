@@ -9,15 +9,20 @@ import typer
 
 from ffavatar.commands.options import (
     LEVELS,
+    AllowFlameOption,
     AvatarFile,
     BackgroundOption,
     Device,
     DeviceOption,
+    ExpressionOption,
     FaceOption,
+    PitchOption,
     Points,
     RayOption,
+    RollOption,
     WeightsOption,
     WorkersOption,
+    YawOption,
     face_choice,
 )
 from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix, parse_background, parse_expressions
@@ -52,7 +57,7 @@ def reconstruct(
     device: DeviceOption = Device.auto,
     workers: WorkersOption = 1,
     ray: RayOption = None,
-    allow_flame: Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")] = False,
+    allow_flame: AllowFlameOption = False,
 ) -> None:
     """Make an avatar from a few photos of one person, or from a video, in one forward pass; or one of each of many."""
     if many is not None:
@@ -101,12 +106,10 @@ def render(
     ],
     turntable: Annotated[bool, typer.Option("--turntable", help="A film that turns the head once around.")] = False,
     seconds: Annotated[float, typer.Option(min=0.5, max=120, help="Length of the turntable.")] = 6.0,
-    yaw: Annotated[float, typer.Option(min=-180, max=180, help="Turn in degrees; positive to the person's left.")] = 0,
-    pitch: Annotated[float, typer.Option(min=-90, max=90, help="Nod in degrees; positive looks down.")] = 0,
-    roll: Annotated[float, typer.Option(min=-90, max=90, help="Tilt in degrees.")] = 0,
-    expression: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, such as mouthSmileLeft=0.6; can be given again.")
-    ] = None,
+    yaw: YawOption = 0,
+    pitch: PitchOption = 0,
+    roll: RollOption = 0,
+    expression: ExpressionOption = None,
     size: Annotated[int, typer.Option(min=64, max=4096, help="Side of the picture in pixels.")] = 512,
     background: BackgroundOption = "white",
     device: DeviceOption = Device.auto,

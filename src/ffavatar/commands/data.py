@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ffavatar.types import Views
 
 OutOption = Annotated[Path, typer.Option("--output", "-o", help="Folder of shards to write, or to go on with.")]
+AssetsOption = Annotated[Path | None, typer.Option(help="Folder of MakeHuman artwork; procedural without it.")]
 SizeOption = Annotated[int, typer.Option(min=64, max=1024, help="Side of the head crops in pixels.")]
 LicenceOption = Annotated[str, typer.Option(help="Licence or terms of the data, kept in the manifest.")]
 LensOption = Annotated[
@@ -33,7 +34,7 @@ def synthetic(
     shots: Annotated[int, typer.Option(min=1, help="Pictures per person.")] = 14,
     size: SizeOption = 256,
     seed: Annotated[int, typer.Option(min=0, help="The first person's seed; the others follow.")] = 0,
-    assets: Annotated[Path | None, typer.Option(help="Folder of MakeHuman artwork; procedural without it.")] = None,
+    assets: AssetsOption = None,
     pack: Annotated[Path | None, typer.Option(help="Pack this folder of person_SEED.npz instead of drawing.")] = None,
     workers: WorkersOption = 1,
     shard_mb: ShardOption = 256,
@@ -57,7 +58,7 @@ def synthetic_bench(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, or to go on with.")],
     people: Annotated[int, typer.Option(min=1, max=64, help="How many of the 64, the first so many.")] = 64,
     size: SizeOption = 512,
-    assets: Annotated[Path | None, typer.Option(help="Folder of MakeHuman artwork; procedural without it.")] = None,
+    assets: AssetsOption = None,
     workers: WorkersOption = 1,
 ) -> None:
     """The held-out people of synthetic-bench, pinned by seed, for `ffavatar evaluate --protocol synthetic-bench`."""

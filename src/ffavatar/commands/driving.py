@@ -16,6 +16,7 @@ from ffavatar.commands.options import (
     Device,
     DeviceOption,
     FaceOption,
+    FlameOption,
     WeightsOption,
     face_choice,
 )
@@ -79,7 +80,6 @@ OwnOption = Annotated[
     ),
 ]
 SmoothOption = Annotated[bool, typer.Option("--smooth/--no-smooth", help="Filter the tremble of estimates.")]
-FlameOption = Annotated[Path | None, typer.Option(help="Your FLAME model file: the meaning of a track's expressions.")]
 EditionOption = Annotated[str | None, typer.Option(help="FLAME edition of a track, such as flame2020.")]
 FpsOption = Annotated[float | None, typer.Option(min=0.1, max=1000, help="Frames per second of a motion file.")]
 

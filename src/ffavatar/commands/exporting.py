@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ffavatar.commands.options import AllowFlameOption, ExpressionOption, PitchOption, RollOption, YawOption
 from ffavatar.commands.parsing import load_avatar, megabytes, parse_background, parse_expressions
 from ffavatar.commands.progress import print_unmatched
 
@@ -29,18 +30,16 @@ def export(
     frame: Annotated[
         int | None, typer.Option(help="The moment of the motion, counted from 0; negative from its end.")
     ] = None,
-    yaw: Annotated[float, typer.Option(min=-180, max=180, help="Turn in degrees; positive to the person's left.")] = 0,
-    pitch: Annotated[float, typer.Option(min=-90, max=90, help="Nod in degrees; positive looks down.")] = 0,
-    roll: Annotated[float, typer.Option(min=-90, max=90, help="Tilt in degrees.")] = 0,
-    expression: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, such as mouthSmileLeft=0.6; can be given again.")
-    ] = None,
+    yaw: YawOption = 0,
+    pitch: PitchOption = 0,
+    roll: RollOption = 0,
+    expression: ExpressionOption = None,
     scale: Annotated[float, typer.Option(help="Units per metre in 3D files.")] = 1.0,
     size: Annotated[int, typer.Option(min=64, max=4096, help="Side of pictures and films in pixels.")] = 512,
     background: Annotated[
         str, typer.Option(help="Of pictures and films: white, black, grey, green, #rrggbb or transparent.")
     ] = "white",
-    allow_flame: Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")] = False,
+    allow_flame: AllowFlameOption = False,
 ) -> None:
     """Write an avatar for other programs: Gaussians, rigged GLB, mesh, film. Without a pose or motion it is at rest."""
     from ffavatar.drive.film import FilmStyle

@@ -35,6 +35,14 @@ AvatarFile = Annotated[Path, typer.Argument(help="Avatar file (.safetensors) mad
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")]
 FaceOption = Annotated[int | None, typer.Option(min=0, help="Which face, counted from 0, the largest.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="Model weights (.safetensors) instead of the shipped ones.")]
+AllowFlameOption = Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")]
+YawOption = Annotated[float, typer.Option(min=-180, max=180, help="Turn in degrees; positive to the person's left.")]
+PitchOption = Annotated[float, typer.Option(min=-90, max=90, help="Nod in degrees; positive looks down.")]
+RollOption = Annotated[float, typer.Option(min=-90, max=90, help="Tilt in degrees.")]
+ExpressionOption = Annotated[
+    list[str] | None, typer.Option(help="NAME=VALUE, such as mouthSmileLeft=0.6; can be given again.")
+]
+FlameOption = Annotated[Path | None, typer.Option(help="Your FLAME model file: the meaning of a track's expressions.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 RayOption = Annotated[
     str | None,

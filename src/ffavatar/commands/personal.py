@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ffavatar.commands.options import AvatarFile, Device, DeviceOption, FaceOption, WeightsOption, face_choice
+from ffavatar.commands.options import (
+    AllowFlameOption,
+    AvatarFile,
+    Device,
+    DeviceOption,
+    FaceOption,
+    WeightsOption,
+    face_choice,
+)
 from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix
 from ffavatar.commands.progress import print_notes, progress
 from ffavatar.errors import InputError
@@ -54,7 +62,7 @@ def personalize(
     face: FaceOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
-    allow_flame: Annotated[bool, typer.Option(help="Write an avatar on a FLAME basis, for your own use only.")] = False,
+    allow_flame: AllowFlameOption = False,
 ) -> None:
     """Fit an avatar further to photos of its person, or to a video. Ctrl-C keeps what was reached (exit code 130)."""
     from ffavatar.files import check_output_file

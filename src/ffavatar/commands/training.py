@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ffavatar.commands.options import Device
+from ffavatar.commands.options import Device, DeviceOption
 from ffavatar.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ SetOption = Annotated[
 ]
 VitOption = Annotated[Path | None, typer.Option(help="facebook/dinov2-* checkpoint (.safetensors) for its encoders.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads; all cores by default.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")]
 SaveOption = Annotated[float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.")]
 PicturesOption = Annotated[int, typer.Option(min=0, help="Steps between sheets of pictures; 0: none.")]
 BoardOption = Annotated[bool, typer.Option("--tensorboard", help="Write a TensorBoard log too (extra `train`).")]

@@ -18,7 +18,7 @@ from ffavatar.drive.motion import Motion
 from ffavatar.drive.unpack import number, read_frame, read_json, read_npz, table
 from ffavatar.drive.video import natural_key
 from ffavatar.errors import InputError
-from ffavatar.geometry import matrix_to_quat, quat_to_axis_angle
+from ffavatar.geometry import axis_angle_to_matrix, matrix_to_quat, quat_to_axis_angle
 from ffavatar.head.flame import LICENCES
 from ffavatar.types import Camera, HeadParams
 
@@ -35,7 +35,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "eyelids": ("eyelids", "eyelid_params"),
 }
 EYELIDS = ("eyeBlinkLeft", "eyeBlinkRight")  # closing in [0, 1], beside FLAME's basis; the left one first
-EDITIONS = {"vhap": "flame2023", "pixel3dmm": "flame2020", "smirk": "flame2020", "flame-head-tracker": "flame2020"}
+EDITIONS = {
+    "vhap": "flame2023", "nersemble": "flame2023", "pixel3dmm": "flame2020", "smirk": "flame2020",
+    "flame-head-tracker": "flame2020",
+}  # fmt: skip
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL camera axes <-> OpenCV's
 
 
@@ -45,6 +48,8 @@ def program_of(names: Mapping[str, Any]) -> str | None:
         return "smirk"
     if "exp" in names and "head_pose" in names:
         return "flame-head-tracker"
+    if {"rotation", "jaw", "expression", "scale"} <= set(names):
+        return "nersemble"
     has = {channel for channel, known in NAMES.items() if any(name in names for name in known)}
     if {"root", "jaw"} <= has and ("expr" in names or "expression" in names):
         return "vhap"
@@ -68,6 +73,8 @@ def motion_from_arrays(
             value = _named_rows(value, path, name) if channel == "expression" else value
             widths = {"expression": range(1, EXPRESSIONS + 1), "eyes": (6,), "eyelids": (2,)}.get(channel, (3,))
             rows[channel] = table(value, path, name, widths)
+    if program == "nersemble":
+        rows |= _nersemble_place(data, rows, path)
     frames = max((len(array) for array in rows.values()), default=0)
     if not frames:
         raise InputError(f"{path} holds no FLAME parameters; give a track by VHAP, Pixel3DMM, SMIRK or the like.")
@@ -87,7 +94,35 @@ def motion_from_arrays(
         rate = DEFAULT_FPS
         if frames > 1:
             notes.append(f"{path} states no frame rate; {DEFAULT_FPS:g} frames per second are assumed.")
-    return flame_motion(rows, rate, edition or EDITIONS.get(program, "flame_unknown"), f"{program} track", tuple(notes))
+    motion = flame_motion(
+        rows, rate, edition or EDITIONS.get(program, "flame_unknown"), f"{program} track", tuple(notes)
+    )
+    return replace(motion, root_pivot_m=(0.0, 0.0, 0.0)) if program == "nersemble" else motion
+
+
+def nersemble_scale(data: Mapping[str, Any], path: Path) -> float:
+    """How much larger than FLAME the head of a NeRSemble track is in its world. Raises ``InputError``."""
+    return number(np.asarray(data.get("scale", 1.0)).reshape(-1)[0], path, "scale", 1e-3, 1e3)
+
+
+def _nersemble_place(data: Mapping[str, Any], rows: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Root (T, 3) axis-angle and translation (T, 3) in units of the unscaled head.
+
+    As its toolkit has it (nersemble-benchmark, ``FlameProvider``): ``rotation`` are Euler angles, intrinsic XYZ, also
+    given as ``rotation_matrices``; they turn the head about FLAME's origin, after ``scale`` and before ``translation``.
+    """
+    x, y, z = (np.eye(3)[axis] * rows["root"][:, axis : axis + 1] for axis in range(3))
+    turns = [axis_angle_to_matrix(torch.from_numpy(part.astype(np.float64))) for part in (x, y, z)]
+    matrices = turns[0] @ turns[1] @ turns[2]
+    if "rotation_matrices" in data:
+        given = table(np.asarray(data["rotation_matrices"]).reshape(-1, 9), path, "rotation_matrices", (9,))
+        matrices = torch.from_numpy(given.reshape(-1, 3, 3).astype(np.float64))
+        if float((matrices @ matrices.mT - torch.eye(3)).abs().max()) > 1e-2 or float(matrices.det().min()) < 0:
+            raise InputError(f"{path}: rotation_matrices are no rotations; download the track again.")
+    found = {"root": quat_to_axis_angle(matrix_to_quat(matrices)).numpy()}
+    if "translation" in rows:
+        found["translation"] = rows["translation"] / nersemble_scale(data, path)
+    return found
 
 
 def _flat_eyes(value: Any) -> Any:

@@ -100,20 +100,26 @@ def baseline_methods() -> list[Method]:
     return [Method("copy", baseline(baselines.copy)), Method("warp", baseline(baselines.warp))]
 
 
-def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, steps: int = TRACK_STEPS) -> list[Method]:
-    """``driven``, ``tracked``, ``placed`` and ``true`` of a model; the first three share one reconstruction per set of
-    sources, ``true`` is given the exact identity and parameters of sources and targets.
+AvatarOf = Callable[[Views], tuple[Avatar, float]]
+"""Sources -> their avatar and the seconds that it took."""
 
-    ``revision`` names the model's weights, for example by their sha256; ``level`` as in ``pipeline.reconstruct``.
-    """
-    last: list[tuple[Views, Avatar, float]] = []
+
+def _of_last(make: AvatarOf) -> AvatarOf:
+    """``make``, keeping what it gave for the last set of sources: methods that share an avatar ask in turn."""
+    last: list[tuple[Views, tuple[Avatar, float]]] = []
 
     def avatar_of(source: Views) -> tuple[Avatar, float]:
         if not last or last[0][0] is not source:
-            start = time.perf_counter()
-            avatar = reconstruct(model, source, level)
-            last[:] = [(source, avatar, time.perf_counter() - start)]
-        return last[0][1:]
+            last[:] = [(source, make(source))]
+        return last[0][1]
+
+    return avatar_of
+
+
+def _driven_and_tracked(
+    model: FFAvatar, avatar_of: AvatarOf, steps: int
+) -> tuple[Callable[[Task], Prediction], Callable[[Task], Prediction]]:
+    """The two ways in which an avatar is posed like the targets."""
 
     def driven(task: Task) -> Prediction:
         avatar, seconds = avatar_of(task.source)
@@ -122,6 +128,23 @@ def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, ste
     def tracked(task: Task) -> Prediction:
         avatar, seconds = avatar_of(task.source)
         return _shown(model, avatar, seconds, track(model, avatar, task.target.views, steps=steps, own=task.own), task)
+
+    return driven, tracked
+
+
+def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, steps: int = TRACK_STEPS) -> list[Method]:
+    """``driven``, ``tracked``, ``placed`` and ``true`` of a model; the first three share one reconstruction per set of
+    sources, ``true`` is given the exact identity and parameters of sources and targets.
+
+    ``revision`` names the model's weights, for example by their sha256; ``level`` as in ``pipeline.reconstruct``.
+    """
+
+    @_of_last
+    def avatar_of(source: Views) -> tuple[Avatar, float]:
+        start = time.perf_counter()
+        return reconstruct(model, source, level), time.perf_counter() - start
+
+    driven, tracked = _driven_and_tracked(model, avatar_of, steps)
 
     def placed(task: Task) -> Prediction:
         avatar, seconds = avatar_of(task.source)
@@ -182,28 +205,19 @@ def personal_methods(
 def _personal_pair(
     name: str, model: FFAvatar, revision: str, level: int | None, steps: int, recipe: PersonalRecipe
 ) -> list[Method]:
-    """One row driven and one tracked. What is asked is kept for the last set of sources, which both share."""
-    last: list[tuple[Views, Avatar, float]] = []
+    """One row driven and one tracked, of one avatar."""
     perceptual = ALEX.path.is_file()
 
+    @_of_last
     def avatar_of(source: Views) -> tuple[Avatar, float]:
-        if not last or last[0][0] is not source:
-            net = load_lpips("alex", source.images.device) if perceptual else None
-            start = time.perf_counter()
-            made = personalize(model, reconstruct(model, source, level), source, recipe, perceptual=net)
-            if not made.finished:
-                raise KeyboardInterrupt
-            last[:] = [(source, made.avatar, time.perf_counter() - start)]
-        return last[0][1:]
+        net = load_lpips("alex", source.images.device) if perceptual else None
+        start = time.perf_counter()
+        made = personalize(model, reconstruct(model, source, level), source, recipe, perceptual=net)
+        if not made.finished:
+            raise KeyboardInterrupt
+        return made.avatar, time.perf_counter() - start
 
-    def driven(task: Task) -> Prediction:
-        avatar, seconds = avatar_of(task.source)
-        return _shown(model, avatar, seconds, drive(model, avatar, task.target.views, task.own), task)
-
-    def tracked(task: Task) -> Prediction:
-        avatar, seconds = avatar_of(task.source)
-        return _shown(model, avatar, seconds, track(model, avatar, task.target.views, steps=steps, own=task.own), task)
-
+    driven, tracked = _driven_and_tracked(model, avatar_of, steps)
     tag = f"{revision} level {level} {recipe} perceptual {perceptual}"
     return [
         Method(name, driven, tag),

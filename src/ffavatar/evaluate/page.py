@@ -8,6 +8,7 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,15 +23,17 @@ JPEG_QUALITY = 82
 HEADLINE = ("psnr", "identity")  # by which cases are ordered: the first that is there
 COLOURS = ("#1b6ca8", "#c8553d", "#3d8b5a", "#7a4fa3", "#b8860b", "#4a4a4a", "#c2185b", "#00838f")
 STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1500px;padding:0 1rem;color:#222;background:#fff}
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1900px;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
-th,td{border-bottom:1px solid #ddd;padding:.25rem .5rem;text-align:right;white-space:nowrap}
+th,td{border-bottom:1px solid #ddd;padding:.25rem .35rem;text-align:right;white-space:nowrap}
 th{font-weight:600}
 td:nth-child(2),th:nth-child(2){text-align:left}
 small{color:#666;display:block;font-size:11px}
 section{margin-top:2.5rem;border-top:2px solid #222;padding-top:.5rem}
 figure{margin:.4rem 0}figcaption{font-size:13px;color:#444}
-img{max-width:100%;display:block}.charts{display:flex;flex-wrap:wrap;gap:1rem}
+img{max-width:100%;display:block}td.best{font-weight:700}small{font-weight:400}
+nav a{margin-right:1rem;white-space:nowrap}
+.charts{display:flex;flex-wrap:wrap;gap:1rem}
 """
 
 
@@ -42,7 +45,8 @@ def write_page(results: Sequence[ClipResult], run: Run, place: Path, about: dict
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{html.escape(rules.name)}</title><style>{STYLE}</style>",
         f"<h1>{html.escape(rules.name)} (version {rules.version}) at {rules.size} px</h1>",
-        f"<p>{html.escape(rules.what)} In small print the 95 % bootstrap interval over subjects.</p>",
+        f"<p>{html.escape(rules.what)} In small print the 95 % bootstrap interval over subjects; "
+        "bold is the best of its number of views.</p>",
         f"<p>{html.escape(', '.join(f'{k} {v}' for k, v in about.items()))}</p>",
         _table(results, figures),
         _charts(results, figures),
@@ -50,7 +54,9 @@ def write_page(results: Sequence[ClipResult], run: Run, place: Path, about: dict
         + ("" if rules.kind == "cross" else " Differences: white is none, black is half of the range or more.")
         + "</p>",
     ]
-    parts += [_case(results, run, case, views, figures) for case, views in worst_first(results)]
+    order = worst_first(results)
+    parts.append(_links(order))
+    parts += [_case(results, run, case, views, figures) for case, views in order]
     refused = refusals(results)
     if refused:
         items = "".join(f"<li>{html.escape(reason)}" for reason in refused)
@@ -61,7 +67,7 @@ def write_page(results: Sequence[ClipResult], run: Run, place: Path, about: dict
 
 
 def worst_first(results: Sequence[ClipResult]) -> list[tuple[str, int]]:
-    """(case, views) ordered by the headline figure of the last method that is no baseline, the worst first."""
+    """(case, views) ordered by the headline figure of the first method that is no baseline, the worst first."""
     methods = list(dict.fromkeys(result.method for result in results))
     avatars = [name for name in methods if name not in ("copy", "warp")] or methods
     names = [name for name in HEADLINE if name in present(results)]
@@ -74,15 +80,47 @@ def worst_first(results: Sequence[ClipResult]) -> list[tuple[str, int]]:
     return sorted(order, key=lambda key: order[key])
 
 
+def _links(order: Sequence[tuple[str, int]]) -> str:
+    links = "".join(f"<a href='#{_anchor(*key)}'>{html.escape(key[0])}, {key[1]}</a> " for key in order)
+    return f"<nav>Case and number of views: {links}</nav>"
+
+
+def _anchor(case: str, views: int) -> str:
+    return html.escape(f"case-{case}-{views}", quote=True)
+
+
+def _best(rows: Sequence[dict[str, Any]], figures: Sequence[str]) -> dict[tuple[int, str], float]:
+    """(views, figure) -> the best value as the table shows it, where methods were compared over as many clips."""
+    best = {}
+    for views in {row["views"] for row in rows}:
+        group = [row for row in rows if row["views"] == views]
+        if len(group) < 2 or len({row["clips"] for row in group}) > 1:
+            continue
+        for name in figures:
+            known = [float(cell(name, row[name])) for row in group if row[name] is not None]
+            if len(set(known)) > 1 and FIGURES[name].better != "neither":
+                best[views, name] = max(known) if FIGURES[name].better == "higher" else min(known)
+    return best
+
+
+ARROWS = {"higher": " &uarr;", "lower": " &darr;", "neither": ""}
+
+
 def _table(results: Sequence[ClipResult], figures: list[str]) -> str:
-    head = "".join(f"<th>{html.escape(FIGURES[name].heading)}" for name in figures)
+    rows = summary(results)
+    best = _best(rows, figures)
+    head = "".join(f"<th>{html.escape(FIGURES[name].heading)}{ARROWS[FIGURES[name].better]}" for name in figures)
     head += "".join(f"<th>{title}" for title in TIMING.values())
-    rows = []
-    for row in summary(results):
-        cells = "".join(f"<td>{_with_interval(name, row[name], row['interval'][name])}" for name in figures)
+    lines = []
+    for row in rows:
+        cells = ""
+        for name in figures:
+            text = cell(name, row[name])
+            mark = " class=best" if text and best.get((row["views"], name)) == float(text) else ""
+            cells += f"<td{mark}>{_with_interval(name, row[name], row['interval'][name])}"
         cells += "".join(f"<td>{row['timing'][name]:.4g}" if name in row["timing"] else "<td>" for name in TIMING)
-        rows.append(f"<tr><td>{row['views']}<td>{html.escape(row['method'])}<td>{row['clips']}{cells}")
-    return f"<table><tr><th>views<th>method<th>clips{head}{''.join(rows)}</table>"
+        lines.append(f"<tr><td>{row['views']}<td>{html.escape(row['method'])}<td>{row['clips']}{cells}")
+    return f"<table><tr><th>views<th>method<th>clips{head}{''.join(lines)}</table>"
 
 
 def _with_interval(figure: str, value: float | None, interval: tuple[float, float] | None) -> str:
@@ -121,9 +159,9 @@ def _chart(title: str, counts: list[int], lines: dict[str, list[tuple[int, float
         return 50 + 230 * across, 30 + 130 * (high - value) / (high - low)
 
     marks = [f"<text x=150 y=16 text-anchor=middle font-size=13>{html.escape(title)}</text>"]
-    for value in (low + pad, high - pad):
+    for value in sorted({low + pad, high - pad}):
         y = place(counts[0], value)[1]
-        marks.append(f"<path d='M50 {y:.1f}H280' stroke=#ddd /><text x=46 y={y + 4:.1f} text-anchor=end>{value:.3g}")
+        marks.append(f"<path d='M50 {y:.1f}H280' stroke=#ddd /><text x=42 y={y + 4:.1f} text-anchor=end>{value:.3g}")
         marks.append("</text>")
     marks += [f"<text x={place(n, low)[0]:.1f} y=176 text-anchor=middle>{n}</text>" for n in counts]
     for number, (method, points) in enumerate(lines.items()):
@@ -147,8 +185,9 @@ def _case(results: Sequence[ClipResult], run: Run, case: str, views: int, figure
             return picture.convert("RGB")
 
     targets = strip_of("targets")
+    title = f"{html.escape(case)}, {views} source view{'s' if views > 1 else ''}"
     shown = [
-        f"<section><h2>{html.escape(case)}, {views} source view{'s' if views > 1 else ''}</h2>",
+        f"<section id='{_anchor(case, views)}'><h2>{title}</h2>",
         _figure("sources", strip_of("sources")),
         _figure("targets", targets),
     ]

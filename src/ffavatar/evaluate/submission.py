@@ -26,6 +26,7 @@ from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 
 Progress = Callable[[int, int | None], None]
+ROOTS = ("", "mono_flame_avatar")  # of people, below the folder of a download
 ALPHA_ON = (255, 255, 255)  # behind what is transparent, where the download does not show another background
 
 
@@ -54,6 +55,17 @@ def mono_avatar() -> Task:
     return Task(tuple(split["people"]), tuple(split["sequences"]), cameras, frames=totals)
 
 
+def person_folder(data: Path, person: str) -> Path:
+    """A person's folder in a download of the benchmark, given by its own folder or that of the task."""
+    return next((place for root in ROOTS if (place := data / root / person).is_dir()), data / person)
+
+
+def tracking_file(data: Path, person: str, sequence: str) -> Path | None:
+    """The FLAME track of a sequence in a download; None where there is none."""
+    folder = person_folder(data, person) / "sequences" / sequence / "tracking"
+    return next(iter(sorted(folder.glob("flame2023_tracking*.npz"))), None)
+
+
 def frame_counts(data: Path, task: Task) -> dict[tuple[str, str], int]:
     """(person, sequence) -> frames, from the FLAME tracking in a download of the benchmark.
 
@@ -62,17 +74,13 @@ def frame_counts(data: Path, task: Task) -> dict[tuple[str, str], int]:
     counts = {}
     for person in task.people:
         for sequence in task.sequences:
-            places = [
-                found
-                for root in (data, data / "mono_flame_avatar")
-                for found in sorted(
-                    (root / person / "sequences" / sequence / "tracking").glob("flame2023_tracking*.npz")
-                )
-            ]
             try:
-                with np.load(places[0], allow_pickle=False) as file:
+                place = tracking_file(data, person, sequence)
+                if place is None:
+                    raise ValueError("no file")
+                with np.load(place, allow_pickle=False) as file:
                     counts[person, sequence] = len(file["expression"])
-            except (IndexError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 raise InputError(
                     f"{data} has no readable tracking of {person}/{sequence} (tracking/flame2023_tracking.npz); give "
                     "the folder of the benchmark's download."
@@ -83,13 +91,12 @@ def frame_counts(data: Path, task: Task) -> dict[tuple[str, str], int]:
 def background_of(data: Path, task: Task) -> tuple[int, int, int]:
     """The colour that the download's pictures have where the background was taken out: the median of the corners of the
     first training picture found; white where there is none."""
-    for root in (data, data / "mono_flame_avatar"):
-        for person in task.people:
-            for film in sorted((root / person / "sequences").glob("*/images/cam_*.mp4")):
-                image = next(iter(FrameReader(film))).image
-                corners = np.stack([image[0, 0], image[0, -1], image[4, 4], image[4, -5]])
-                red, green, blue = np.median(corners, axis=0).round().astype(int).tolist()
-                return red, green, blue
+    for person in task.people:
+        for film in sorted((person_folder(data, person) / "sequences").glob("*/images/cam_*.mp4")):
+            image = next(iter(FrameReader(film))).image
+            corners = np.stack([image[0, 0], image[0, -1], image[4, 4], image[4, -5]])
+            red, green, blue = np.median(corners, axis=0).round().astype(int).tolist()
+            return red, green, blue
     return ALPHA_ON
 
 
