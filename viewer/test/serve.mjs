@@ -92,7 +92,7 @@ const scenarios = {
     seen.cards = await cards(page);
     seen.count = await count(page);
     await page.getByLabel("Photo files").setInputFiles([photo("left.png")]);
-    seen.overFull = await page.locator(".photos > .problem").textContent();
+    seen.overFull = await page.locator(".photos > .problem").filter({ hasText: /left out/ }).textContent(); // said after the answer about consent
     await named(page, "Remove huge.jpg").click();
     seen.focusAfterRemove = await page.evaluate(() => document.activeElement.getAttribute("aria-label"));
     await choose("left.png");
@@ -142,7 +142,7 @@ const scenarios = {
     await film.setInputFiles([photo("front.jpg")]);
     seen.badFilm = await page.locator(".film .problem").filter({ hasText: /./ }).textContent();
     await film.setInputFiles([{ name: "long.mp4", mimeType: "video/mp4", buffer: Buffer.alloc(6 * 2 ** 20) }]);
-    seen.largeFilm = await page.locator(".film .problem").textContent();
+    seen.largeFilm = await page.locator(".film .problem").filter({ hasText: /This film has/ }).textContent();
     await page.getByLabel("The film shows the same person").check();
     await film.setInputFiles([join(material, "film.mp4")]);
     await page.getByText("The avatar plays the film's movement.").first().waitFor();
@@ -152,6 +152,7 @@ const scenarios = {
     seen.mp4 = await saved(page, () => page.getByRole("link", { name: "Film of the avatar (mp4)" }).click());
     seen.mp4Expected = readFileSync(join(material, "film.mp4")).toString("base64").slice(0, 80);
     await named(page, "Stop the movement").click();
+    await page.waitForFunction(() => avatar.shadowRoot.querySelector(".clip").hidden);
     seen.clipGone = await page.evaluate(() => avatar.shadowRoot.querySelector(".clip").hidden);
     seen.filmForgotten = server.log.deleted.length > 0;
 
