@@ -45,6 +45,48 @@ def test_refinement_gives_newer_versions_while_it_runs(client: httpx.Client) -> 
     assert avatar["version"] == 4 and avatar["personalized"]
 
 
+@pytest.mark.parametrize(
+    ("words", "state", "personalized", "said"),
+    [
+        ("good slow stopped", "cancelled", True, "was stopped before the end; what it had reached is kept"),
+        ("good fails-late", "failed", True, "failed before the end; what it had reached is kept"),
+        ("good fails", "failed", False, "failed before the end; the avatar is as it was before"),
+        ("good useless", "done", False, "did not help"),
+        ("good whole", "done", True, None),
+    ],
+)
+def test_a_refinement_that_ends_early_says_so(
+    folder: Path, words: str, state: str, personalized: bool, said: str | None
+) -> None:
+    with serving(fake_settings(folder)) as client:
+        avatar = make_avatar(client)
+        job = create(client, {"kind": "personalize", "avatar": avatar, "photos": upload(client, words)})
+        if state == "cancelled":
+            wait_for_stage(client, job["id"], "working")
+            client.delete(f"/api/jobs/{job['id']}")
+        ended = wait_for(client, job["id"])
+        assert ended["state"] == state
+    with serving(fake_settings(folder)) as client:  # kept over a restart
+        found = client.get(f"/api/avatars/{avatar}").json()
+        assert found["personalized"] is personalized
+        if said is None:
+            assert found["note"] is None
+            return
+        assert said in found["note"] and found["note"] in ended["notes"]
+        # one that comes to its end takes the sentence away
+        job = create(client, {"kind": "personalize", "avatar": avatar, "photos": upload(client, "good again")})
+        wait_for(client, job["id"], "done")
+        assert client.get(f"/api/avatars/{avatar}").json()["note"] is None
+
+
+def wait_for_stage(client: httpx.Client, job: str, stage: str, seconds: float = 60) -> None:
+    """Until a running job is there."""
+    end = time.monotonic() + seconds
+    while client.get(f"/api/jobs/{job}").json()["stage"] != stage:
+        assert time.monotonic() < end, f"the job does not come to {stage}"
+        time.sleep(0.02)
+
+
 def test_old_versions_go_and_the_first_stays(client: httpx.Client) -> None:
     avatar = make_avatar(client)
     for _ in range(2):
@@ -82,7 +124,12 @@ def test_driving_by_a_film(client: httpx.Client) -> None:
     assert film["seconds"] == 1.0 and film["name"] == "me.mp4"
     avatar = make_avatar(client)
     job = create(client, {"kind": "drive", "avatar": avatar, "film": film["id"], "size": 256})
-    assert set(wait_for(client, job["id"])["files"]) == {"film.mp4", "motion.json"}
+    done = wait_for(client, job["id"])
+    assert set(done["files"]) == {"film.mp4", "motion.json"} and done["notes"] == ["relative False, same person False"]
+    for relative, same in ((True, False), (False, True)):
+        options = {"relative": relative, "same_person": same}
+        job = create(client, {"kind": "drive", "avatar": avatar, "film": film["id"], **options})
+        assert wait_for(client, job["id"])["notes"] == [f"relative {relative}, same person {same}"]
     odd = client.post("/api/jobs", json={"kind": "drive", "avatar": avatar, "film": film["id"], "size": 255})
     assert "even number" in problem(odd, 422)
 

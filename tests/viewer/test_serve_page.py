@@ -143,6 +143,7 @@ class TestWhole:
     def test_a_film_drives_it(self) -> None:
         saw = seen("whole")
         assert "not a film" in saw["badFilm"] and "at most" in saw["largeFilm"]
+        assert saw["driveOrder"]["same_person"] is True and saw["driveOrder"]["relative"] is False
         assert saw["clip"] == pytest.approx(2, abs=0.1) and saw["clipGone"] and saw["filmForgotten"]
         assert saw["mp4"]["name"].endswith(".mp4") and saw["mp4"]["data"] == saw["mp4Expected"]
 
@@ -179,6 +180,7 @@ def test_stopping_and_coming_back() -> None:
     assert saw["photosKept"] == "1 photo will be used." and saw["progressFocused"]
     assert saw["jobsAfterBusyCancel"] == 1  # what was stopped while the queue was full was never made
     assert saw["resumed"] == "Making your avatar"
+    assert saw["stoppedNotes"] == ["Its refinement was stopped before the end; what it had reached is kept."]
     assert "The photos show different people; leave one out." in saw["failed"]
     assert saw["problems"] == []
 

@@ -53,6 +53,8 @@ export interface Avatar {
   readonly version: number;
   readonly gaussians: number;
   readonly personalized: boolean;
+  /** Why the last refinement did not come to its end. */
+  readonly note?: string | null;
   readonly thumbnail: string;
   readonly container: string;
   readonly bytes: number;
@@ -75,7 +77,7 @@ export interface Film {
 export type JobOrder =
   | { readonly kind: "reconstruct"; readonly photos: readonly string[]; readonly name?: string; readonly personalize: boolean }
   | { readonly kind: "personalize"; readonly avatar: string; readonly photos: readonly string[] }
-  | { readonly kind: "drive"; readonly avatar: string; readonly film: string }
+  | { readonly kind: "drive"; readonly avatar: string; readonly film: string; readonly relative: boolean; readonly same_person: boolean }
   | { readonly kind: "export"; readonly avatar: string; readonly format: string };
 
 /** The server refused: its own sentence, and the seconds after which it may be asked again. */

@@ -16,6 +16,8 @@ export class FilmDrive {
   readonly root = make("div", { class: "film" });
   private readonly input = make("input", { type: "file", accept: "video/*", hidden: "", "aria-label": "Film file" });
   private readonly choose: HTMLButtonElement;
+  private readonly same = make("input", { type: "checkbox" });
+  private readonly relative = make("input", { type: "checkbox" });
   private readonly work = make("div", { class: "work" });
   private readonly result = make("div", { class: "result" });
   private readonly problem = make("p", { class: "problem", role: "alert" });
@@ -38,7 +40,13 @@ export class FilmDrive {
     });
     const { film_bytes, film_seconds } = about.limits;
     const limits = `Up to ${Math.round(film_seconds)} seconds and ${bytesText(film_bytes)}, with one face in it.`;
-    this.root.append(make("h3", {}, "Film"), make("p", { class: "hint" }, `The avatar does what the face in the film does. ${limits}`), this.choose, this.input, this.work, this.problem, this.result);
+    const option = (box: HTMLInputElement, label: string, what: string): HTMLElement =>
+      make("label", { class: "option" }, box, make("span", {}, make("b", {}, label), make("span", { class: "hint" }, what)));
+    const options = [
+      option(this.same, "The film shows the same person", "Follows the outline too: closer, and slower."),
+      option(this.relative, "Count from the film's calm face", "For another person's face: its resting look is not carried over."),
+    ];
+    this.root.append(make("h3", {}, "Film"), make("p", { class: "hint" }, `The avatar does what the face in the film does. ${limits}`), ...options, this.choose, this.input, this.work, this.problem, this.result);
   }
 
   leave(): void {
@@ -79,7 +87,7 @@ export class FilmDrive {
         },
         failed: (error) => this.end(error.message),
       });
-      await this.run.start({ kind: "drive", avatar: this.avatar, film: film.id });
+      await this.run.start({ kind: "drive", avatar: this.avatar, film: film.id, relative: this.relative.checked, same_person: this.same.checked });
     } catch (error) {
       this.end(this.abort.signal.aborted ? undefined : (error as Error).message);
     }

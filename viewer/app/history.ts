@@ -77,7 +77,7 @@ export class History {
     const address = `#/avatar/${encodeURIComponent(avatar.id)}`;
     const picture = make("img", { src: avatar.thumbnail, alt: "", width: "256", height: "256", loading: "lazy" });
     const name = make("a", { href: address }, avatar.name);
-    const kind = avatar.personalized ? "Refined" : "One pass";
+    const kind = avatar.personalized ? (avatar.note ? "Partly refined" : "Refined") : "One pass";
     const made = make("li", { class: "avatar" }, picture, make("h3", {}, name), make("p", { class: "hint" }, `${dateText(avatar.created)} · ${kind}`));
     const pen = iconButton("pen", `Rename ${avatar.name}`, () => {
       void rename(this.api, avatar).then((renamed) => {

@@ -87,10 +87,11 @@ export class Studio {
     const { maker } = this;
     const mine = maker.busy && maker.avatar === this.id && maker.progress !== undefined;
     const hadFocus = this.work.contains(document.activeElement);
-    const notes = notesList(maker.notes.get(this.id) ?? []);
+    const { note } = this.avatar;
+    const notes = notesList([...new Set([...(maker.notes.get(this.id) ?? []), ...(note ? [note] : [])])]);
     this.work.replaceChildren(...(mine && maker.progress ? [maker.progress.root] : notes));
     this.work.classList.toggle("panel", this.work.childElementCount > 0);
-    this.refine.hidden = maker.busy || !this.about.personalize || !this.photos.length || this.avatar.personalized;
+    this.refine.hidden = maker.busy || !this.about.personalize || !this.photos.length || (this.avatar.personalized && !note);
     if (hadFocus && !mine) this.title.focus({ preventScroll: true });
   }
 
@@ -107,11 +108,11 @@ export class Studio {
   }
 
   private describe(): void {
-    const { name, created, gaussians, personalized, bytes } = this.avatar;
+    const { name, created, gaussians, personalized, note, bytes } = this.avatar;
     this.title.textContent = name;
     document.title = `${name} · FFAvatar`;
     this.viewer.setAttribute("label", `Avatar ${name}`);
-    const parts = [dateText(created, true), personalized ? "refined to its photos" : "made in one pass", `${gaussians.toLocaleString("en")} Gaussians`, bytesText(bytes)];
+    const parts = [dateText(created, true), personalized ? (note ? "partly refined" : "refined to its photos") : "made in one pass", `${gaussians.toLocaleString("en")} Gaussians`, bytesText(bytes)];
     this.meta.textContent = parts.filter(Boolean).join(" · ");
   }
 

@@ -62,8 +62,8 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
     crop: answer.crop ? `/api/photos/${answer.id}/crop` : null,
     matte: answer.crop ? `/api/photos/${answer.id}/matte` : null,
   });
-  const avatarOf = ({ id, name, created, version, files }) => ({
-    id, name, created, version, gaussians: 94210, personalized: version > 1, thumbnail: `/api/avatars/${id}/thumbnail`,
+  const avatarOf = ({ id, name, created, version, files, note = null }) => ({
+    id, name, created, version, gaussians: 94210, personalized: version > 1, note, thumbnail: `/api/avatars/${id}/thumbnail`,
     container: `/api/avatars/${id}/container`, bytes: statSync(join(material, "avatar-1.safetensors")).size, files,
   });
 
@@ -218,6 +218,11 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
     ["DELETE", /^\/api\/jobs\/([\w-]+)$/, (q, r, m) => {
       const job = jobs.get(m[1]);
       if (!job) return refuse(r, 404, "There is no such job.");
+      const made = avatars.get(job.record.avatar);
+      if (!job.record.finished && made) {
+        made.note = "Its refinement was stopped before the end; what it had reached is kept.";
+        job.record.notes = [made.note];
+      }
       if (!job.record.finished) finish(job, { state: "cancelled" });
       return send(r, 204);
     }],

@@ -101,7 +101,7 @@ const picture = async (page) => {
   const time = () => page.evaluate(() => Number($(".clip input").value));
   await page.evaluate(() => avatar.addEventListener("ff-time", (e) => (window.lastTime = e.detail)));
   await button("Play").click();
-  await page.waitForTimeout(1200);
+  await page.waitForFunction(() => window.lastTime?.playing && lastTime.time > 0.8);
   await button("Pause").click();
   seen.played = await time();
   seen.event = await page.evaluate(() => lastTime);
@@ -217,7 +217,7 @@ const picture = async (page) => {
 {
   const { page, close } = await open({ graphics: false });
   await page.goto(address + shown);
-  await page.waitForTimeout(1000);
+  await page.waitForFunction(() => document.querySelector("ff-avatar")?.shadowRoot?.querySelector(".message")?.hidden === false);
   seen.noGraphics = await page.evaluate(() => {
     const message = document.querySelector("ff-avatar").shadowRoot.querySelector(".message");
     return { shown: message.hidden ? null : message.textContent, role: message.getAttribute("role") };

@@ -92,7 +92,7 @@ const scenarios = {
     seen.cards = await cards(page);
     seen.count = await count(page);
     await page.getByLabel("Photo files").setInputFiles([photo("left.png")]);
-    seen.overFull = await page.locator(".photos > .problem").textContent();
+    seen.overFull = await page.locator(".photos > .problem").filter({ hasText: /left out/ }).textContent(); // said after the answer about consent
     await named(page, "Remove huge.jpg").click();
     seen.focusAfterRemove = await page.evaluate(() => document.activeElement.getAttribute("aria-label"));
     await choose("left.png");
@@ -142,14 +142,17 @@ const scenarios = {
     await film.setInputFiles([photo("front.jpg")]);
     seen.badFilm = await page.locator(".film .problem").filter({ hasText: /./ }).textContent();
     await film.setInputFiles([{ name: "long.mp4", mimeType: "video/mp4", buffer: Buffer.alloc(6 * 2 ** 20) }]);
-    seen.largeFilm = await page.locator(".film .problem").textContent();
+    seen.largeFilm = await page.locator(".film .problem").filter({ hasText: /This film has/ }).textContent();
+    await page.getByLabel("The film shows the same person").check();
     await film.setInputFiles([join(material, "film.mp4")]);
     await page.getByText("The avatar plays the film's movement.").first().waitFor();
+    seen.driveOrder = server.log.orders.find(({ kind }) => kind === "drive");
     seen.clip = await page.evaluate(() => new Promise((done) => avatar.addEventListener("ff-time", ({ detail }) => detail.playing && detail.time > 0.1 && done(detail.duration))));
     await page.screenshot({ path: join(folder, "driven.png") });
     seen.mp4 = await saved(page, () => page.getByRole("link", { name: "Film of the avatar (mp4)" }).click());
     seen.mp4Expected = readFileSync(join(material, "film.mp4")).toString("base64").slice(0, 80);
     await named(page, "Stop the movement").click();
+    await page.waitForFunction(() => avatar.shadowRoot.querySelector(".clip").hidden);
     seen.clipGone = await page.evaluate(() => avatar.shadowRoot.querySelector(".clip").hidden);
     seen.filmForgotten = server.log.deleted.length > 0;
 
@@ -222,6 +225,23 @@ const scenarios = {
     server.state.failWith = "The photos show different people; leave one out.";
     await page.locator(".alert").getByText("The photos show different people").waitFor();
     seen.failed = await page.getByRole("alert").first().textContent();
+    // a refinement that is stopped: the page says so at once, and when it is opened again
+    Object.assign(server.state, { failWith: "", hold: "personalizing" });
+    const half = await visit(server);
+    await half.page.getByLabel("Photo files").setInputFiles([photo("left.png")]);
+    await agree(half.page);
+    await checked(half.page, 1);
+    await half.page.getByLabel("Refine it to the photos").check();
+    await named(half.page, "Make avatar").click();
+    await named(half.page, "Stop refining").click();
+    await half.page.locator(".notes").getByText("Its refinement was stopped").waitFor();
+    await half.page.getByRole("button", { name: "Refine now" }).waitFor();
+    await shown(half.page);
+    await half.page.screenshot({ path: join(folder, "stopped.png") });
+    await half.page.reload();
+    await half.page.locator(".notes").getByText("Its refinement was stopped").waitFor();
+    seen.stoppedNotes = await half.page.locator(".notes li").allTextContents();
+    await half.close();
     seen.problems = problems.filter((problem) => !/status of 503/.test(problem));
     await close();
     await server.close();

@@ -397,11 +397,13 @@ def estimate_motion(
     face: FaceChoice = "largest",
     progress: Progress | None = None,
     smooth: bool = True,
+    own: bool = False,
 ) -> tuple[Motion, FilmReport]:
     """The motion of a video or a folder of pictures, seen from a steady window around the head.
 
     The person's identity is the ``avatar``'s if it is given, otherwise it is pooled over eight frames spread over the
-    film. ``smooth`` filters tremble (One Euro). Raises ``InputError`` as ``make_film`` does.
+    film. ``smooth`` filters tremble (One Euro). ``own``: the film shows the avatar's own person, whose outline then
+    tells where torso and head stand. Raises ``InputError`` as ``make_film`` does.
     """
     from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import drive
@@ -423,7 +425,7 @@ def estimate_motion(
         holder = avatar
 
         def read_pose(views: Views) -> HeadParams:
-            return drive(model, holder, views.to(device), own=False)
+            return drive(model, holder, views.to(device), own=own)
 
     steady = SteadyWindow(float(reader.fps))
     rows: list[HeadParams] = []

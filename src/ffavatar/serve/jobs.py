@@ -403,6 +403,7 @@ class Jobs:
             steps=self._settings.personal_steps,
             film=str(film / FILM_FILE) if film is not None else "",
             relative=bool(request.get("relative")),
+            same_person=bool(request.get("same_person")),
             size=int(request.get("size", 512)),
             most_seconds=self._settings.limits.film_seconds,
             format=str(request.get("format", "")),
@@ -469,6 +470,7 @@ class Jobs:
             self._leave(work)
         entry.state, entry.error, entry.finished = state, error, now()
         try:
+            self._note_refinement(work)
             for path in self._store.job_folder(entry.id).iterdir():
                 if path.is_file() and path.name not in ("job.json", *entry.files):
                     path.unlink(missing_ok=True)
@@ -478,6 +480,24 @@ class Jobs:
         work.over.set()
         self.metrics.jobs_ended.labels(entry.kind, state).inc()
         self._tell(work, end=True)
+
+    def _note_refinement(self, work: Work) -> None:
+        """Say in the avatar's record whether the refinement that ends here came to its end, and in the job's too."""
+        entry = work.entry
+        refines = entry.kind == "personalize" or bool(entry.request.get("personalize"))
+        avatar = self._store.avatars.get(entry.avatar)
+        if not refines or avatar is None or not entry.attempts:
+            return
+        note = None
+        if entry.state != "done":
+            how = "was stopped" if entry.state == "cancelled" else "failed"
+            kept = "what it had reached is kept" if avatar.personalized else "the avatar is as it was before"
+            note = f"Its refinement {how} before the end; {kept}."
+        elif not avatar.personalized:
+            note = "Its refinement did not help on a photo held out as a check; the avatar is as it was before."
+        if note is not None:
+            entry.notes = [*entry.notes, note]
+        self._store.note_avatar(entry.avatar, note)
 
     def _tell(self, work: Work, end: bool = False) -> None:
         """Send how a job stands to all who follow it."""

@@ -70,6 +70,7 @@ class Task:
     steps: int = 0
     film: str = ""
     relative: bool = False
+    same_person: bool = False
     size: int = 512
     most_seconds: float = 0.0
     format: str = ""

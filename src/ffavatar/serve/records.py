@@ -89,6 +89,9 @@ class Avatar:
     version: int
     gaussians: int
     personalized: bool
+    """Refined to its photos, if only in part: ``note`` then says so."""
+    note: str | None
+    """One sentence where the last refinement did not come to its end."""
     thumbnail: str
     container: str
     bytes: int
@@ -134,6 +137,9 @@ class DriveRequest:
     avatar: str
     film: str
     relative: bool = False
+    """Count expressions from the calm face of the film: for another person's face."""
+    same_person: bool = False
+    """The film shows the avatar's own person: its outline places head and torso too; slower, closer."""
     size: int = 512
 
 

@@ -61,6 +61,7 @@ def add_file_routes(app: "FastAPI", parts: Parts) -> None:
         url = f"/api/avatars/{name}"
         return Avatar(
             entry.id, entry.name, entry.created, entry.version, entry.gaussians, entry.personalized,
+            entry.note,
             f"{url}/thumbnail", f"{url}/container?version={entry.version}", container.stat().st_size,
             jobs.results_of(name),
         )  # fmt: skip

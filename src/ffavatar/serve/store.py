@@ -18,7 +18,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +53,8 @@ class AvatarEntry:
     version: int
     gaussians: int
     personalized: bool
+    note: str | None = None
+    """One sentence where the last refinement did not come to its end."""
 
 
 @dataclass
@@ -188,7 +190,7 @@ class Store:
         version = entry.version + 1
         os.replace(made.path, place / f"v{version}.safetensors")
         os.replace(made.thumbnail, place / "thumbnail.webp")
-        changed = AvatarEntry(entry.id, entry.name, entry.created, version, made.gaussians, made.personalized)
+        changed = replace(entry, version=version, gaussians=made.gaussians, personalized=made.personalized)
         _write_for_good(place / "avatar.json", changed)
         self.avatars[name] = changed
         for old in _versions(place):
@@ -197,11 +199,17 @@ class Store:
         return changed
 
     def rename_avatar(self, name: str, title: str) -> AvatarEntry:
-        entry = self.avatars[name]
-        changed = AvatarEntry(entry.id, title, entry.created, entry.version, entry.gaussians, entry.personalized)
+        changed = replace(self.avatars[name], name=title)
         _write_for_good(self.folder / "avatars" / name / "avatar.json", changed)
         self.avatars[name] = changed
         return changed
+
+    def note_avatar(self, name: str, note: str | None) -> None:
+        """Keep what is to be said of an avatar; None where there is nothing (any more)."""
+        if self.avatars[name].note != note:
+            changed = replace(self.avatars[name], note=note)
+            _write_for_good(self.folder / "avatars" / name / "avatar.json", changed)
+            self.avatars[name] = changed
 
     def delete_avatar(self, name: str) -> None:
         self.avatars.pop(name, None)
@@ -327,7 +335,11 @@ def _values(path: Path) -> dict[str, Any] | None:
 def _read(path: Path, kind: type[T]) -> T | None:
     """A record from a file; None where it is missing, damaged or of another make."""
     values = _values(path)
-    if values is None or set(values) != {f.name for f in fields(kind)}:  # type: ignore[arg-type]
+    if values is None:
+        return None
+    known = fields(kind)  # type: ignore[arg-type]
+    needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
+    if not needed <= set(values) <= {f.name for f in known}:
         return None
     return kind(**values)
 

@@ -142,7 +142,7 @@ def _reconstruct(task: Task, tools: Tools, desk: Desk) -> Done:
     if task.personalize:
         strangers = {photo.name for photo, _ in choice.rows if not photo.usable}
         views = [c.views for c in candidates if c.views is not None and c.name not in strangers]
-        _refine(stored, Views.cat(views), task, tools, desk)
+        notes += _refine(stored, Views.cat(views), task, tools, desk)
     return Done((), tuple(notes))
 
 
@@ -151,12 +151,11 @@ def _personalize(task: Task, tools: Tools, desk: Desk) -> Done:
     from ffavatar.types import Views
 
     views = Views.cat([c.views for c in _candidates(task, desk) if c.views is not None])
-    _refine(Avatar.load(task.container).to(tools.device), views, task, tools, desk)
-    return Done()
+    return Done((), _refine(Avatar.load(task.container).to(tools.device), views, task, tools, desk))
 
 
-def _refine(avatar: Avatar, views: Views, task: Task, tools: Tools, desk: Desk) -> None:
-    """Personalization, each of whose snapshots is handed over."""
+def _refine(avatar: Avatar, views: Views, task: Task, tools: Tools, desk: Desk) -> tuple[str, ...]:
+    """Personalization, each of whose snapshots is handed over. Returns what the user must know of its end."""
     from ffavatar.evaluate.lpips import ALEX, load_lpips
     from ffavatar.personal import PersonalRecipe, personalize
 
@@ -174,7 +173,11 @@ def _refine(avatar: Avatar, views: Views, task: Task, tools: Tools, desk: Desk) 
         tools.model, avatar, views.to(tools.device), PersonalRecipe(steps=task.steps), advance,
         folder / "checkpoint.pt", net, on_snapshot=snapshot,
     )  # fmt: skip
-    _hand_over(made.avatar, _write(made.avatar, folder), desk, personalized=True)
+    better = made.steps > 0 or "personalized" in avatar.about  # a photo held out may say that no step helped
+    _hand_over(made.avatar, _write(made.avatar, folder), desk, personalized=better)
+    if 0 < made.steps < task.steps:
+        return (f"Refined in {made.steps} of at most {task.steps} steps: more did not help or could not be checked.",)
+    return ()
 
 
 def _drive(task: Task, tools: Tools, desk: Desk) -> Done:
@@ -195,9 +198,9 @@ def _drive(task: Task, tools: Tools, desk: Desk) -> Done:
     avatar = Avatar.load(task.container).to(tools.device)
     film, folder = Path(task.film), Path(task.folder)
     desk.stage("reading the film", 0, 0)
-    motion, read = estimate_motion(tools.model, film, avatar, tools.front_end, progress=reading)
+    motion, read = estimate_motion(tools.model, film, avatar, tools.front_end, progress=reading, own=task.same_person)
     motion.save(folder / "motion.json")
-    options = DriveOptions(relative=task.relative)
+    options = DriveOptions(relative=task.relative, same_person=task.same_person)
     drawn = film_motion(avatar, motion, folder / "film.mp4", FilmStyle(task.size), drawing, options, film)
     notes = (note.replace(task.film, "the film") for note in (*read.notes, *drawn.notes))
     return Done(("film.mp4", "motion.json"), tuple(notes))
