@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from ffavatar.geometry import NORMALISED_FOCAL, normalised_camera
-from ffavatar.model import splitting
+from ffavatar.model import create_model, splitting
+from ffavatar.model.decoder import CERTAIN, DOUBTFUL, UNSURE, AnchoredDecoder, Sampled
 from ffavatar.model.splitting import APART, COARSE, coarse_splats, four_of, replaced
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians
@@ -96,3 +97,18 @@ def test_the_first_of_the_four_takes_the_place_of_the_one() -> None:
     values, which = torch.arange(5.0), torch.tensor([1, 3])
     new = torch.tensor([10.0, 30, 11, 31, 12, 32, 13, 33])
     assert replaced(values, which, new).tolist() == [0, 10, 2, 30, 4, 11, 31, 12, 32, 13, 33]
+
+
+def test_a_colour_is_borrowed_where_the_matte_doubts_it() -> None:
+    decoder = create_model("lite").decoder
+    assert isinstance(decoder, AnchoredDecoder)
+    matte = torch.tensor([[1.0, CERTAIN, (DOUBTFUL + CERTAIN) / 2, DOUBTFUL, 0.0]])
+    points = matte.shape[1]
+    features = torch.zeros(1, points, decoder.evidence.in_features - 5)
+    seen = Sampled(
+        torch.zeros(1, points, 3), features, matte, torch.ones(1, points), torch.ones(1, points), torch.ones(1, points)
+    )
+    share, own = decoder._shares(seen, seen.cues())
+    assert torch.equal(share, torch.ones(1, points))
+    expected = torch.tensor([1.0, 1.0, 0.5, 0.01, 0.01]) / (1 + UNSURE)
+    assert torch.allclose(own, expected, atol=1e-5)

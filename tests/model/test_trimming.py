@@ -6,6 +6,7 @@ import torch
 from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import load_head
+from ffavatar.model.anchors import surface_table
 from ffavatar.model.trimming import carved, trim
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -39,13 +40,13 @@ def at_the_middles(scene, mattes: torch.Tensor) -> torch.Tensor:
     ]
 
 
-def trimmed(scene, mattes: torch.Tensor, hairy: bool = False, valid: torch.Tensor | None = None) -> CanonicalGaussians:
+def trimmed(scene, mattes: torch.Tensor, sinks_m: float = 0.0, valid: torch.Tensor | None = None) -> CanonicalGaussians:
     rig, canonical, params, scalp = scene
     full = torch.ones_like(mattes) if valid is None else valid
     views = Views(torch.zeros(*mattes.shape, 3), mattes, full, torch.zeros(1, 478, 3), torch.zeros(1, 52))
     seen = at_the_middles(scene, mattes)
     outer = torch.ones(len(canonical), dtype=torch.bool)
-    return trim(rig, canonical, carved(seen), views, params, outer, scalp & hairy)
+    return trim(rig, canonical, carved(seen), views, params, outer, sinks_m * scalp)
 
 
 def half(column: int) -> torch.Tensor:
@@ -97,13 +98,34 @@ def test_a_scalp_beyond_the_mattes_sinks_instead_of_leaving_a_hole(scene):
     matte = (drawn > 0.5).float()
     matte[:, : rows[0] + 8] = 0  # the crown stands eight pixels too high
     holes = trimmed(scene, matte)
-    closed = trimmed(scene, matte, hairy=True)
+    closed = trimmed(scene, matte, sinks_m=0.06)
     lost = scalp & (holes.opacities < 0.1)
     assert lost.sum() > 10 and (closed.opacities[lost] > 0.9).float().mean() > 0.8
     from_above = HeadParams.neutral(1, params.expression.shape[1], distance_m=1.15)
     from_above.root[:, 0] = 0.9
     alphas = [render_avatar(rig, made, from_above, SIZE).alphas.sum() for made in (holes, closed)]
     assert alphas[1] > alphas[0] + 50
+
+
+def test_what_sinks_goes_no_deeper_than_it_may(scene):
+    rig, canonical, params, scalp = scene
+    drawn = render_avatar(rig, canonical, params, SIZE).alphas
+    matte = (drawn > 0.5).float()
+    matte[:, : (drawn[0] > 0.5).any(1).nonzero()[0, 0] + 8] = 0
+    for limit_m in (0.012, 0.03):
+        after = trimmed(scene, matte, sinks_m=limit_m)
+        sunk = ((after.offsets - canonical.offsets).norm(dim=1) > 0.01) & (after.scales == canonical.scales).all(1)
+        assert sunk.any() and (after.offsets - canonical.offsets).norm(dim=1)[sunk].max() < limit_m + 1e-6
+        assert scalp[sunk].all()
+
+
+def test_ears_and_what_lies_inside_never_sink():
+    head = load_head()
+    table = surface_table(head, torch.arange(0, len(head.v_template), 40), 1)
+    at = table.surface.parents
+    assert (table.sinks[head.regions["ears"][at].any(1)] == 0).all() and (table.sinks[table.inner] == 0).all()
+    assert (table.sinks[head.regions["scalp"][at].all(1)] == 0.06).all()
+    assert (table.sinks[head.regions["neck"][at].all(1)] == 0.02).all()
 
 
 def test_outside_the_photo_nothing_is_cut(scene):

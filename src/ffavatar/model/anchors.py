@@ -18,6 +18,7 @@ _FOREIGN_KIND = 0.002  # weight with which hair borrows from skin, or skin from 
 _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names win where they overlap
 # per part (skin first): teeth must not take the colour of the lips before them; tongue and cheeks are never read at all
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
+SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02
 _FOREIGN_PART_M = 0.2  # added to the distance to an anchor of another part, so that teeth never borrow from lips
 
 
@@ -31,7 +32,7 @@ class SurfaceTable:
     anchors: Tensor  # (N, 4) int64
     weights: Tensor  # (N, 4), sum 1
     inner: Tensor  # (N,) bool: inside of the mouth, eyeballs, teeth, tongue
-    scalp: Tensor  # (N,) bool: where hair grows
+    sinks: Tensor  # (N,) metres that a point which the mattes carve away may sink into the head, rather than vanish
     slack: Tensor  # (N,) metres by which a point may lie behind what a view shows and still count as seen
 
     def spread(self, values: Tensor) -> Tensor:
@@ -87,9 +88,18 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
         nearest.append(index)
         weight.append(raw / raw.sum(1, keepdim=True))
     spacing = point_spacing(points, surface.faces)
-    scalp = head.regions.get("scalp", torch.zeros_like(labels, dtype=torch.bool))[surface.parents[:, 0]]
     slack = _SLACK_M.to(points)[label]
-    return SurfaceTable(surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, scalp, slack)
+    sinks = _sinking(head, labels)[surface.parents].amin(1)
+    return SurfaceTable(surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, slack)
+
+
+def _sinking(head: HeadModel, labels: Tensor) -> Tensor:
+    """(V,) metres: scalp under hair far, skin and clothes a little, thin ears and what lies inside not at all."""
+    depth = head.v_template.new_full((len(labels),), SKIN_SINKS_M)
+    for name, far in (("scalp", SCALP_SINKS_M), ("ears", 0.0)):
+        if name in head.regions:
+            depth[head.regions[name]] = far
+    return depth.masked_fill(labels > 0, 0.0)
 
 
 def point_spacing(points: Tensor, faces: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ SHARPENING, SHARPENING_SIGMA = 2.0, 1.2 / 512  # of the photos before colours ar
 THICKNESS = 0.2  # of an anchored splat along the surface's normal, in widths
 BLEND_SHARPNESS = 2.0  # exponent with which the views' trust weights their colours
 UNSURE = 0.005  # trust at which a splat's colour is half its own, half borrowed
+DOUBTFUL, CERTAIN = 0.5, 0.8  # matte at which a splat's colour is borrowed, for background is mixed in, and is its own
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
 MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
 MAX_COARSE_OFFSET_M = 0.12
@@ -98,7 +99,7 @@ class _Splats:
     base_color: Tensor  # (N, 3) what the views show, without what the network adds
     carve: Tensor  # (N,) opacity that the mattes leave
     inner: Tensor  # (N,) bool, as in SurfaceTable
-    scalp: Tensor  # (N,) bool
+    sinks: Tensor  # (N,) metres
     slack: Tensor  # (N,) metres
 
 
@@ -295,18 +296,20 @@ class AnchoredDecoder(nn.Module):
             opacities=opacity,
             colors=(base_color + 0.5 * torch.tanh(raw[:, 11:14])).clamp(0, 1),
         )
-        splats = _Splats(rig.surface, canonical, base_color, carve, table.inner, table.scalp, table.slack)
+        splats = _Splats(rig.surface, canonical, base_color, carve, table.inner, table.sinks, table.slack)
         for _ in range(ROUNDS if level >= LEVEL else 0):
             splats, seen = self._split(rig, splats, seen, views, params, features, front)
         rig = rig_at(rig, splats.surface)
-        cut = trim(rig, splats.canonical, splats.carve, views, params, ~splats.inner, splats.scalp)
+        cut = trim(rig, splats.canonical, splats.carve, views, params, ~splats.inner, splats.sinks)
         return rig, cut, learned
 
     def _shares(self, seen: Sampled, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Each view's share in each point's colour, (S, N), and how much of it is the point's own, (N,)."""
         logits = BLEND_SHARPNESS * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
+        share = torch.softmax(logits, 0)
         total = seen.trust.amax(0)
-        return torch.softmax(logits, 0), total / (total + UNSURE)
+        within = ((share * seen.matte).sum(0) - DOUBTFUL) / (CERTAIN - DOUBTFUL)
+        return share, total / (total + UNSURE) * within.clamp(0.01, 1)
 
     def _split(
         self,
@@ -352,7 +355,7 @@ class AnchoredDecoder(nn.Module):
             base_color=put(splats.base_color, color),
             carve=put(splats.carve, carved(found.matte)),
             inner=put(splats.inner, splats.inner[parent]),
-            scalp=put(splats.scalp, splats.scalp[parent]),
+            sinks=put(splats.sinks, splats.sinks[parent]),
             slack=put(splats.slack, slack),
         )
         merged = {name: put(value.transpose(0, 1), getattr(found, name).transpose(0, 1)).transpose(0, 1)

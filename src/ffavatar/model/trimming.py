@@ -22,7 +22,7 @@ WHOLE = 0.9  # of the carving: a splat all of whose corners keep so much is left
 CARVE_POWER = 2.0  # exponent of the least matte value that any view shows of a point
 LEAST_PART = (0.04, 0.08)  # part inside from which a splat is drawn at all, and from which at its full opacity
 LOST = 0.5  # opacity left to a splat below which it sinks, rather than leave a hole in the head
-SINK_M, SINK_STEPS, SUNK = 0.06, 15, 0.7  # how deep at most, in how many steps, and the carving that is deep enough
+SINK_STEP_M, SUNK = 0.004, 0.7  # steps in which it sinks, and the carving that is deep enough
 THINNEST = 0.25  # least width that is left, as a part of the former one
 
 
@@ -52,15 +52,16 @@ def trim(
     views: Views,
     params: HeadParams,
     outer: Tensor,
-    hairy: Tensor,
+    sinks: Tensor,
 ) -> CanonicalGaussians:
     """``canonical`` with its opacities carved, and with its splats at the mattes' edges cut to their parts inside.
 
     ``carve`` (N,) is the opacity that the mattes leave at the splats' middles; ``outer`` (N,) bool: what may be cut
-    (not the mouth's inside); ``hairy`` (N,) bool: what sinks into the head where it is carved away. Thickness and
+    (not the mouth's inside); ``sinks`` (N,): metres that a splat may sink into the head where it is carved
+    away. Thickness and
     colour stay. Gradients reach the splats through the change, not the change itself.
     """
-    cut = _measured(rig, canonical, views, params, outer, hairy)
+    cut = _measured(rig, canonical, views, params, outer, sinks)
     at, quats = cut.which, canonical.quats[cut.which]
     return CanonicalGaussians(
         offsets=canonical.offsets.index_add(0, at, quat_rotate(quats, cut.shift)),
@@ -73,7 +74,7 @@ def trim(
 
 @torch.no_grad()
 def _measured(
-    rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, outer: Tensor, hairy: Tensor
+    rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, outer: Tensor, sinks: Tensor
 ) -> _Cut:
     """Moments of the splats' parts within the mattes, for all that do not lie wholly inside."""
     known = (views.mattes * views.valid + (1 - views.valid))[:, None]
@@ -112,22 +113,22 @@ def _measured(
     opacity = part * (weight * left).sum(1) / total
     shift = torch.cat([mean, torch.zeros_like(mean[:, :1])], 1)
 
-    depth, found = _sunk(posed.quats[:, which], posed.means[:, which], known)
-    sinks = hairy[which] & found & (opacity < LOST)
-    shift = torch.where(sinks[:, None], -depth[:, None] * axis_z, shift)
-    half, opacity = half.masked_fill(sinks, 0.0), opacity.masked_fill(sinks, 1.0)
-    widths = torch.cat([widths.masked_fill(sinks[:, None], 1.0), torch.ones_like(depth)[:, None]], 1)
+    depth, found = _sunk(posed.quats[:, which], posed.means[:, which], known, float(sinks.max()))
+    sunk = found & (depth <= sinks[which] + SINK_STEP_M / 2) & (opacity < LOST)
+    shift = torch.where(sunk[:, None], -depth[:, None] * axis_z, shift)
+    half, opacity = half.masked_fill(sunk, 0.0), opacity.masked_fill(sunk, 1.0)
+    widths = torch.cat([widths.masked_fill(sunk[:, None], 1.0), torch.ones_like(depth)[:, None]], 1)
     nothing = torch.zeros_like(half)
     return _Cut(which, shift, torch.stack([half.cos(), nothing, nothing, half.sin()], -1), widths, opacity)
 
 
-def _sunk(quats: Tensor, means: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def _sunk(quats: Tensor, means: Tensor, known: Tensor, deepest: float) -> tuple[Tensor, Tensor]:
     """How deep below the surface posed splats (S, P, 4), (S, P, 3) first lie within all mattes: (P,) metres, and
     whether they do."""
-    depths = torch.linspace(0, SINK_M, SINK_STEPS + 1, device=means.device)[1:]
+    depths = SINK_STEP_M * torch.arange(1, max(1, round(deepest / SINK_STEP_M)) + 1, device=means.device)
     normal = quat_rotate(quats, means.new_tensor([0.0, 0, 1]).expand_as(means))
     points = means[:, :, None] - normal[:, :, None] * depths[:, None]
-    left = carved(_known_at(known, points.flatten(1, 2))).unflatten(0, (-1, SINK_STEPS))
+    left = carved(_known_at(known, points.flatten(1, 2))).unflatten(0, (-1, len(depths)))
     within = left > SUNK
     first = within.int().argmax(1)
     return depths[first], within.any(1)
