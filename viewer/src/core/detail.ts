@@ -67,6 +67,12 @@ function nearestVertex(file: AvatarFile, i: number): number {
   return file.parents[3 * i + (a >= b && a >= c ? 0 : b >= c ? 1 : 2)];
 }
 
+/** Runs at most, of those wanted: vertices with much detail get more. */
+const MOST = 1.28;
+
+/** Runs that stand for the Gaussians of one base vertex. */
+const runsOf = (size: number, share: number): number => size && Math.max(1, Math.round(size * share));
+
 /** Runs of neighbouring Gaussians, each drawn as one. */
 export interface Detail {
   readonly members: Uint32Array; // (N), run after run
@@ -89,10 +95,17 @@ export function chooseDetail(file: AvatarFile, wanted: number): Detail | undefin
   const next = first.slice();
   const points = neutralCentres(file);
   for (const i of curveOrder(points)) members[next[nearestVertex(file, i)]++] = i;
+  // Where splats were split, a vertex carries far more than another: the share of each is what leaves `wanted` in all.
+  let share = 0;
+  for (let step = wanted / n; step > 1e-6; step /= 2) {
+    let total = 0;
+    for (let v = 0; v < file.vertexCount; v++) total += runsOf(first[v + 1] - first[v], share + step);
+    if (total <= MOST * wanted) share += step;
+  }
   const starts: number[] = [];
   for (let v = 0; v < file.vertexCount; v++) {
     const size = first[v + 1] - first[v];
-    const runs = size && Math.max(1, Math.round((size * wanted) / n));
+    const runs = runsOf(size, share);
     for (let r = 0; r < runs; r++) starts.push(first[v] + Math.floor((r * size) / runs));
   }
   starts.push(n);
