@@ -24,7 +24,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What the script saw; the server's data and everything it made stay in a temporary folder."""
     folder = tmp_path_factory.mktemp("serve")
     material = write_material(folder / "material")
-    command = [sys.executable, "-u", "-m", "ffavatar", "serve", "--no-browser", "--port", "0", "--steps", "20"]
+    command = [sys.executable, "-u", "-m", "ffavatar", "serve", "--no-browser", "--port", "0", "--steps", "150"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen([*command, "--folder", str(folder / "data")], stdout=subprocess.PIPE, stderr=log,
                                   text=True, env=os.environ | {"COLUMNS": "200"})  # fmt: skip

@@ -21,7 +21,7 @@ seen.cards = await page.evaluate(() => [...document.querySelectorAll(".card")].m
   pictures: [...card.querySelectorAll("img:not(.whole)")].map((img) => img.naturalWidth),
 })));
 await page.screenshot({ path: join(folder, "real-photos.png"), fullPage: true });
-await page.getByRole("checkbox", { name: /right\.webp/ }).uncheck(); // of two photos none is held out: the few steps asked for are taken
+await page.getByRole("checkbox", { name: /right\.webp/ }).uncheck(); // of two photos none is held out: the steps asked for are taken
 await page.getByLabel("Name").fill("Synthetic person");
 await page.getByLabel("Refine it to the photos").check();
 await page.getByRole("button", { name: "Make avatar" }).click();
