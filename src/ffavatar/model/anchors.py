@@ -18,7 +18,7 @@ _FOREIGN_KIND = 0.002  # weight with which hair borrows from skin, or skin from 
 _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names win where they overlap
 # per part (skin first): teeth must not take the colour of the lips before them; tongue and cheeks are never read at all
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
-SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02
+SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02  # how deep what mattes carve away may sink: hair hides more than skin
 _FOREIGN_PART_M = 0.2  # added to the distance to an anchor of another part, so that teeth never borrow from lips
 
 

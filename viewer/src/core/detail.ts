@@ -67,7 +67,7 @@ function nearestVertex(file: AvatarFile, i: number): number {
   return file.parents[3 * i + (a >= b && a >= c ? 0 : b >= c ? 1 : 2)];
 }
 
-/** Runs at most, of those wanted: vertices with much detail get more. */
+/** So many times the wanted runs at most: vertices with much detail get the extra ones. */
 const MOST = 1.28;
 
 /** Runs that stand for the Gaussians of one base vertex. */
@@ -95,7 +95,7 @@ export function chooseDetail(file: AvatarFile, wanted: number): Detail | undefin
   const next = first.slice();
   const points = neutralCentres(file);
   for (const i of curveOrder(points)) members[next[nearestVertex(file, i)]++] = i;
-  // Where splats were split, a vertex carries far more than another: the share of each is what leaves `wanted` in all.
+  // Where splats were split, a vertex carries far more than another: its share is the largest that keeps all runs within MOST of those wanted.
   let share = 0;
   for (let step = wanted / n; step > 1e-6; step /= 2) {
     let total = 0;
