@@ -40,6 +40,7 @@ BLEND_SHARPNESS = 2.0  # exponent with which the views' trust weights their colo
 UNSURE = 0.005  # trust at which a splat's colour is half its own, half borrowed
 DOUBTFUL, CERTAIN = 0.5, 0.8  # matte at which a splat's colour is borrowed, for background is mixed in, and is its own
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
+EDGE_PX = 4  # of a photo, along its edges, are not read: sharpening and resizing mix in what lies beyond
 MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
 MAX_COARSE_OFFSET_M = 0.12
 MAX_FINE_OFFSET_M = 0.02
@@ -191,7 +192,8 @@ class AnchoredDecoder(nn.Module):
             visible = torch.sigmoid((slack - behind) / 0.002) * (slack >= 0)  # a soft depth test
         known = views.mattes * views.valid + (1 - views.valid)
         soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
-        raw = _sample(torch.cat([sharpened(views.images), soft, views.valid[:, None]], 1), uv)
+        whole = -F.max_pool2d(-views.valid[:, None], 2 * EDGE_PX + 1, stride=1, padding=EDGE_PX)
+        raw = _sample(torch.cat([sharpened(views.images), soft, whole], 1), uv)
         colors, matte, valid = raw[..., :3], raw[..., 3], raw[..., 4]
         inside = ((uv > 0) & (uv < 1)).all(-1).float() * (valid > 0.99)
         matte = matte * inside + (1 - inside)

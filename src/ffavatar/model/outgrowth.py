@@ -26,6 +26,7 @@ SCALE_OF_CELL = 0.7  # standard deviation, in cells of the grid
 OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
+FACE_SIGMA, DIM = 0.4, 0.15  # the same before the face, relative to the mean of both colours' brightness and this
 BEHIND_M = 0.006  # a point that lies less far behind what a view shows must have its colour, too
 EDGE_PX, SURELY = 5, 0.9  # pixels about which the matte must be so high for the middle's colour to be the person's
 PARENTS = 3
@@ -60,9 +61,10 @@ def _grow(
     count = len(views)
     posed = rig.head.pose(rig.neutral.expand(count, -1, -1), rig.joints.expand(count, -1, -1), params)
     places, turns = posed.vertices[:, hangers], F.normalize(posed.quats[:, hangers], dim=-1)
-    surfaces = torch.stack([_front(*_drawn(rig, canonical, params[i : i + 1], grid)) for i in range(count)])[:, None]
+    face = ~torch.isin(rig.surface.parents, hangers).any(1)
+    surfaces = torch.stack([_front(*_drawn(rig, canonical, params[i : i + 1], grid, face)) for i in range(count)])
     for view in torch.argsort(params.root.norm(dim=-1) + params.neck.norm(dim=-1), stable=True).tolist():
-        alpha, depth = _drawn(rig, canonical, params[view : view + 1], grid)
+        alpha, (depth,) = _drawn(rig, canonical, params[view : view + 1], grid)
         extended, known = _extend(depth, (alpha > COVERED).float())
         gap = (person[view, 0] > PERSON) & (alpha < UNCOVERED) & valid[view, 0] & known
         row, column = gap.nonzero(as_tuple=True)
@@ -111,16 +113,19 @@ def _cored(colors: Tensor, person: Tensor) -> Tensor:
     return out
 
 
-def _drawn(rig: Rig, canonical: CanonicalGaussians, params: HeadParams, grid: int) -> tuple[Tensor, Tensor]:
-    """Alpha and mean depth of the avatar in one view: (grid, grid) each; depth is 0 where nothing is."""
+def _drawn(
+    rig: Rig, canonical: CanonicalGaussians, params: HeadParams, grid: int, *marks: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Alpha (grid, grid) of the avatar in one view, and the means of depth, which is 0 where nothing is, and of each
+    of the Gaussians' ``marks`` (N,): (1 + M, grid, grid)."""
     posed = pose_gaussians(rig, canonical, params)
     camera = normalised_camera(grid, 1, posed.means.device)
     _, depth = project(posed.means, camera)
+    values = torch.stack([depth, *(mark.to(depth)[None] for mark in marks)], -1)
     drawn, alpha, _ = rasterize(
-        posed.means, posed.quats, posed.scales, posed.opacities, depth[..., None],
-        camera.world_to_cam, camera.K, grid, grid,
+        posed.means, posed.quats, posed.scales, posed.opacities, values, camera.world_to_cam, camera.K, grid, grid,
     )  # fmt: skip
-    return alpha[0, ..., 0], drawn[0, ..., 0] / alpha[0, ..., 0].clamp_min(1e-3)
+    return alpha[0, ..., 0], (drawn[0] / alpha[0].clamp_min(1e-3)).permute(2, 0, 1)
 
 
 def _extend(depth: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,9 +154,12 @@ def _carried(places: Tensor, turns: Tensor, near: Tensor, weights: Tensor) -> tu
     return base, F.normalize((turns[:, near] * weights[..., None]).sum(2), dim=-1)
 
 
-def _front(alpha: Tensor, depth: Tensor) -> Tensor:
-    """Depth in front of which a view would see a point: infinite where the avatar covers nothing."""
-    return torch.where(alpha > UNCOVERED, depth, 1e3)
+def _front(alpha: Tensor, drawn: Tensor) -> Tensor:
+    """Depth in front of which a view would see a point, infinite where the avatar covers nothing; and whether that
+    is the face. (2, H, W)"""
+    depth, face = drawn
+    covered = alpha > UNCOVERED
+    return torch.stack([torch.where(covered, depth, 1e3), covered * face])
 
 
 def _agreement(
@@ -171,12 +179,14 @@ def _agreement(
     inside = ((uv > 0) & (uv < 1)).all(-1)
     matte = torch.where(inside, seen[:, 0], 1.0)
     before = inside & (depth < seen[:, 4] + BEHIND_M)
-    difference = (seen[:, 1:4].transpose(1, 2) - own).norm(dim=-1)
-    doubt = torch.where(before, difference, 0.0)
+    shown = seen[:, 1:4].transpose(1, 2)
+    difference = (shown - own).norm(dim=-1)
+    over_face = difference / (FACE_SIGMA * ((shown + own).mean(-1) / 2 + DIM))
+    doubt = torch.where(before, torch.where(seen[:, 5] > 0.5, over_face, difference / COLOUR_SIGMA), 0.0)
     doubt[view] = 0
     mean = (matte.sum(0) - matte[view]) / (count - 1)
     low, high = AGREEMENT
-    same = torch.exp(-0.5 * (doubt.amax(0) / COLOUR_SIGMA) ** 2)
+    same = torch.exp(-0.5 * doubt.amax(0) ** 2)
     return ((mean - low) / (high - low)).clamp(0, 1) * same
 
 
