@@ -79,9 +79,14 @@ def test_only_what_is_seen_large_is_split() -> None:
     trust[:, 2] = 0  # no view sees it
     trust[0, 3] = 0  # one of two sees it
     worth[4] = False
-    assert coarse_splats(made, depth, trust, worth).tolist() == [1, 3, 5]
+    nowhere = torch.zeros_like(worth)
+    assert coarse_splats(made, depth, trust, worth, nowhere).tolist() == [1, 3, 5]
     depth[1, 0] = 1.2  # nearer in one view: large there
-    assert coarse_splats(made, depth, trust, worth).tolist() == [0, 1, 3, 5]
+    assert coarse_splats(made, depth, trust, worth, nowhere).tolist() == [0, 1, 3, 5]
+    hidden = torch.tensor([False, False, True, False, True, False])
+    assert coarse_splats(made, depth, trust, worth, hidden).tolist() == [0, 1, 3, 5]  # not large enough yet
+    made.scales[2] *= 2
+    assert coarse_splats(made, depth, trust, worth, hidden).tolist() == [0, 1, 2, 3, 5]
 
 
 def test_the_largest_are_split_first_when_there_are_too_many(monkeypatch) -> None:
@@ -90,7 +95,7 @@ def test_the_largest_are_split_first_when_there_are_too_many(monkeypatch) -> Non
         **vars(splats(4)) | {"scales": torch.tensor([0.03, 0.01, 0.02, 0.04])[:, None].repeat(1, 3)}
     )
     everything = torch.ones(4, dtype=torch.bool)
-    assert coarse_splats(made, torch.ones(1, 4), torch.ones(1, 4), everything).tolist() == [0, 3]
+    assert coarse_splats(made, torch.ones(1, 4), torch.ones(1, 4), everything, ~everything).tolist() == [0, 3]
 
 
 def test_the_first_of_the_four_takes_the_place_of_the_one() -> None:

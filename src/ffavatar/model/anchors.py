@@ -19,6 +19,7 @@ _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names 
 # per part (skin first): teeth must not take the colour of the lips before them; tongue and cheeks are never read at all
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
 SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02  # how deep what mattes carve away may sink: hair hides more than skin
+NAPE_BELOW_EARS_M, NAPE_FROM_REAR_M = 0.02, 0.015  # of the ears: where hair at the nape ends, and where it begins
 _FOREIGN_PART_M = 0.2  # added to the distance to an anchor of another part, so that teeth never borrow from lips
 
 
@@ -33,6 +34,7 @@ class SurfaceTable:
     weights: Tensor  # (N, 4), sum 1
     inner: Tensor  # (N,) bool: inside of the mouth, eyeballs, teeth, tongue
     sinks: Tensor  # (N,) metres that a point which the mattes carve away may sink into the head, rather than vanish
+    hairy: Tensor  # (N,) bool: scalp and nape, where hair is usual
     slack: Tensor  # (N,) metres by which a point may lie behind what a view shows and still count as seen
 
     def spread(self, values: Tensor) -> Tensor:
@@ -90,7 +92,22 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
     spacing = point_spacing(points, surface.faces)
     slack = _SLACK_M.to(points)[label]
     sinks = _sinking(head, labels)[surface.parents].amin(1)
-    return SurfaceTable(surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, slack)
+    hairy = hairy_vertices(head)[surface.parents].all(1)
+    return SurfaceTable(surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, hairy, slack)
+
+
+def hairy_vertices(head: HeadModel) -> Tensor:
+    """(V,) bool: the scalp, and the nape down to where hair usually ends; nothing on a head without such regions."""
+    none = torch.zeros(len(head.v_template), dtype=torch.bool, device=head.v_template.device)
+    scalp = head.regions.get("scalp", none)
+    ears, neck = head.regions.get("ears", none), head.regions.get("neck", none)
+    if not ears.any():
+        return scalp
+    low, rear = (
+        head.v_template[ears][:, 1].min() - NAPE_BELOW_EARS_M,
+        head.v_template[ears][:, 2].min() + NAPE_FROM_REAR_M,
+    )
+    return scalp | (neck & (head.v_template[:, 1] > low) & (head.v_template[:, 2] < rear))
 
 
 def _sinking(head: HeadModel, labels: Tensor) -> Tensor:
@@ -119,9 +136,9 @@ def fill_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
     mirrored = points * points.new_tensor([-1.0, 1.0, 1.0])
     part = part_labels(head)[anchors]
     kind = torch.zeros_like(part)
-    for number, name in enumerate(("scalp", "torso"), 1):
-        if name in head.regions:
-            kind[head.regions[name][anchors]] = number
+    kind[hairy_vertices(head)[anchors]] = 1
+    if "torso" in head.regions:
+        kind[head.regions["torso"][anchors]] = 2
 
     def heavy_tail(distance: Tensor) -> Tensor:
         return torch.exp(-0.5 * (distance / 0.008) ** 2) + 1e-2 * torch.exp(-distance / 0.02) + 1e-4 / (1 + distance)

@@ -20,6 +20,7 @@ from ffavatar.model.anchors import (
     SurfaceTable,
     default_colors,
     fill_kernel,
+    hairy_vertices,
     lift_mask,
     point_spacing,
     smoothing_kernel,
@@ -28,6 +29,7 @@ from ffavatar.model.anchors import (
 )
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
 from ffavatar.model.trimming import carved, trim
+from ffavatar.model.unseen_hair import likeness_of_hair, unseen_detail
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -39,8 +41,10 @@ THICKNESS = 0.2  # of an anchored splat along the surface's normal, in widths
 BLEND_SHARPNESS = 2.0  # exponent with which the views' trust weights their colours
 UNSURE = 0.005  # trust at which a splat's colour is half its own, half borrowed
 DOUBTFUL, CERTAIN = 0.5, 0.8  # matte at which a splat's colour is borrowed, for background is mixed in, and is its own
+LEAST_HAIR = 0.05  # weight with which what looks like skin lends its colour to the scalp: the bald have no other
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
 EDGE_PX = 4  # of a photo, along its edges, are not read: sharpening and resizing mix in what lies beyond
+TURNED_AWAY = -0.3  # cosine beyond which hair is behind the outline in all views, and gets detail from what they show
 MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
 MAX_COARSE_OFFSET_M = 0.12
 MAX_FINE_OFFSET_M = 0.02
@@ -48,6 +52,7 @@ MAX_SPACING_M = 0.02
 _LIFT_STEPS = 24
 _DEPTH_PIXELS = 192
 _DEFAULT_FACE = 0.55  # mean sRGB value of a face in the light for which the default colours are meant
+_USUAL_WEIGHT = 0.3  # of the hair's median colour against colours borrowed from near and far
 _DEFAULT_WEIGHT = 1e-6  # of the default colours against borrowed ones: only where nothing of a kind was seen
 
 
@@ -98,8 +103,10 @@ class _Splats:
     surface: Surface
     canonical: CanonicalGaussians
     base_color: Tensor  # (N, 3) what the views show, without what the network adds
+    confidence: Tensor  # (N,) in [0, 1]: how far that is the splat's own, not borrowed
     carve: Tensor  # (N,) opacity that the mattes leave
     inner: Tensor  # (N,) bool, as in SurfaceTable
+    hairy: Tensor  # (N,) bool
     sinks: Tensor  # (N,) metres
     slack: Tensor  # (N,) metres
 
@@ -129,6 +136,7 @@ class AnchoredDecoder(nn.Module):
     fill: Tensor
     default: Tensor
     smooth: Tensor
+    hairy: Tensor
     liftable: Tensor
     anchors: Tensor
 
@@ -139,6 +147,7 @@ class AnchoredDecoder(nn.Module):
         self.register_buffer("fill", fill_kernel(head, anchors), persistent=False)
         self.register_buffer("default", default_colors(head, anchors), persistent=False)
         self.register_buffer("smooth", smoothing_kernel(head, anchors, 0.015), persistent=False)
+        self.register_buffer("hairy", hairy_vertices(head)[anchors], persistent=False)
         self.register_buffer("liftable", lift_mask(head, anchors), persistent=False)
         self._tables: dict[tuple[int, str], SurfaceTable] = {}
         hidden = 96
@@ -281,7 +290,7 @@ class AnchoredDecoder(nn.Module):
         mixed = (share[..., None] * cues).sum(0)
         sampled = (share[..., None] * seen.colors).sum(0)
         spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
-        filled = self._fill(table, sampled, confidence)
+        filled, skin = self._fill(table, sampled, confidence, seen)
         base_color = confidence[:, None] * sampled + (1 - confidence[:, None]) * filled
         carve = carved(seen.matte)
         extra = torch.cat([mixed, confidence[:, None], carve[:, None], spread_out], -1)
@@ -298,11 +307,15 @@ class AnchoredDecoder(nn.Module):
             opacities=opacity,
             colors=(base_color + 0.5 * torch.tanh(raw[:, 11:14])).clamp(0, 1),
         )
-        splats = _Splats(rig.surface, canonical, base_color, carve, table.inner, table.sinks, table.slack)
+        splats = _Splats(
+            rig.surface, canonical, base_color, confidence, carve, table.inner, table.hairy, table.sinks, table.slack
+        )
         for _ in range(ROUNDS if level >= LEVEL else 0):
             splats, seen = self._split(rig, splats, seen, views, params, features, front)
         rig = rig_at(rig, splats.surface)
-        cut = trim(rig, splats.canonical, splats.carve, views, params, ~splats.inner, splats.sinks)
+        detail = unseen_detail(rig, splats.canonical, splats.hairy, splats.confidence, seen.trust, skin, views, params)
+        whole = replace(splats.canonical, colors=(splats.canonical.colors + detail).clamp(0, 1))
+        cut = trim(rig, whole, splats.carve, views, params, ~splats.inner, splats.sinks)
         return rig, cut, learned
 
     def _shares(self, seen: Sampled, cues: Tensor) -> tuple[Tensor, Tensor]:
@@ -326,7 +339,8 @@ class AnchoredDecoder(nn.Module):
         """The splats with the coarse ones among them split, each of the four in its own colour; and what is seen of
         all. What was learned of a splat's colour, beyond what is seen, holds for its four."""
         worth = ~splats.inner & (splats.carve > LEAST_CARVE)
-        which = coarse_splats(splats.canonical, seen.depth, seen.trust, worth)
+        hidden = splats.hairy & (seen.facing.amax(0) < TURNED_AWAY)
+        which = coarse_splats(splats.canonical, seen.depth, seen.trust, worth, hidden)
         parent = which.repeat(4)
         four = four_of(splats.canonical, which)
         surface = replace(
@@ -355,8 +369,10 @@ class AnchoredDecoder(nn.Module):
                 **{name: put(value, getattr(four, name)) for name, value in vars(whole).items()}
             ),
             base_color=put(splats.base_color, color),
+            confidence=put(splats.confidence, torch.maximum(confidence, splats.confidence[parent])),
             carve=put(splats.carve, carved(found.matte)),
             inner=put(splats.inner, splats.inner[parent]),
+            hairy=put(splats.hairy, splats.hairy[parent]),
             sinks=put(splats.sinks, splats.sinks[parent]),
             slack=put(splats.slack, slack),
         )
@@ -372,15 +388,35 @@ class AnchoredDecoder(nn.Module):
         content = torch.cat([seen.features[:, at], seen.colors[:, at], seen.matte[:, at, None]], -1)
         return self.evidence(torch.cat([(share * content).sum(0), lift[:, None] * 10], -1))
 
-    def _fill(self, table: SurfaceTable, colors: Tensor, confidence: Tensor) -> Tensor:
-        """Colours for what no view shows: borrowed over the surface from what is seen. (N, 3)."""
+    def _fill(self, table: SurfaceTable, colors: Tensor, confidence: Tensor, seen: Sampled) -> tuple[Tensor, Tensor]:
+        """Colours for what no view shows, borrowed over the surface from what is seen, (N, 3); and the face's mean
+        colour, (3,)."""
         weighted = torch.cat([colors * confidence[:, None], confidence[:, None]], -1)
         gathered = table.gather(weighted, len(self.anchors))
         borrowed = self.fill @ gathered
-        known = borrowed[:, 3:]
-        face = gathered[self.liftable == 0].sum(0)  # mouths are as dark as the photo's faces
-        light = (face[:3].mean() / face[3].clamp_min(1e-6) / _DEFAULT_FACE).clamp(0.1, 1.2)
-        return table.spread((borrowed[:, :3] + _DEFAULT_WEIGHT * light * self.default) / (known + _DEFAULT_WEIGHT))
+        face = gathered[self.liftable == 0].sum(0)
+        skin = face[:3] / face[3].clamp_min(1e-6)
+        light = (skin.mean() / _DEFAULT_FACE).clamp(0.1, 1.2)  # mouths are as dark as the photo's faces
+        default = _DEFAULT_WEIGHT * light * self.default
+        filled = table.spread((borrowed[:, :3] + default) / (borrowed[:, 3:] + _DEFAULT_WEIGHT))
+
+        # Behind the outline only hair lends to hair, the more the less it looks like the face and the better it is
+        # seen: forehead, ears and background beside the hair are none.
+        hair = table.hairy * seen.trust.amax(0) * likeness_of_hair(colors, skin).clamp_min(LEAST_HAIR) * confidence
+        if float(hair.sum()) < 1:
+            return filled, skin
+        usual = torch.cat([_weighted_median(colors, hair), hair.new_ones(1)])
+        lent = torch.cat([colors * hair[:, None], hair[:, None]], -1)
+        behind = self.fill @ (self.hairy[:, None] * table.gather(lent, len(self.anchors))) + _USUAL_WEIGHT * usual
+        away = table.hairy * (seen.facing.amax(0) / TURNED_AWAY).clamp(0, 1)
+        return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), away[:, None]), skin
+
+
+def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:
+    """Of each column of values (N, D), with weights (N,): (D,)."""
+    ordered, order = values.sort(0)
+    upto = weights[order].cumsum(0)
+    return ordered.gather(0, (upto >= 0.5 * upto[-1:]).int().argmax(0, keepdim=True))[0]
 
 
 def turn_z_to(normals: Tensor) -> Tensor:

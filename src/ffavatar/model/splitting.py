@@ -16,6 +16,7 @@ from ffavatar.types import CanonicalGaussians
 LEVEL = 2  # of the head from which splats are split: coarser avatars are meant to be small
 ROUNDS = 2
 COARSE = 1.6 / 512  # standard deviation from which a splat is split, in crop sides
+HIDDEN_COARSE = 2 * COARSE  # the same for hair that is seen nowhere and gets a likeness of what is seen
 LEAST_TRUST = 0.02  # that a view must have in a splat
 LEAST_CARVE = 0.02  # what the mattes carve away is not worth it
 MOST = 8_000  # splats that are split in a round, the largest first: three times as many are added at most
@@ -24,18 +25,18 @@ _CORNERS = ((-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0))
 
 
 @torch.no_grad()
-def coarse_splats(canonical: CanonicalGaussians, depth: Tensor, trust: Tensor, worth: Tensor) -> Tensor:
+def coarse_splats(canonical: CanonicalGaussians, depth: Tensor, trust: Tensor, worth: Tensor, hidden: Tensor) -> Tensor:
     """Which of N splats to split, (K,) ascending.
 
     ``depth`` (S, N) metres before each view's camera, ``trust`` (S, N) of the views in [0, 1], ``worth`` (N,) bool: may
-    be split at all.
+    be split at all, ``hidden`` (N,) bool: no view shows it, but it will be given detail.
     """
     width = canonical.scales[:, :2].amax(1) * NORMALISED_FOCAL / depth.amin(0).clamp_min(1e-3)
     chosen = worth & (trust.amax(0) > LEAST_TRUST) & (width > COARSE)
     if int(chosen.sum()) > MOST:
         largest = torch.where(chosen, width, -1.0).topk(MOST).indices
-        return largest.sort().values
-    return chosen.nonzero()[:, 0]
+        chosen = torch.zeros_like(chosen).index_fill(0, largest, True)
+    return (chosen | (worth & hidden & (width > HIDDEN_COARSE))).nonzero()[:, 0]
 
 
 def four_of(canonical: CanonicalGaussians, which: Tensor) -> CanonicalGaussians:
