@@ -199,7 +199,7 @@ def test_a_server_that_goes_away_and_comes_back() -> None:
 def test_busy_uploads_are_tried_again_and_faces_can_be_chosen() -> None:
     saw = seen("away")
     assert saw["uploadsRefused"] == 2 and "Used pair.jpg" in saw["pair"]
-    assert "Another person is in the photo." in saw["pair"] and "--face" not in saw["pair"]
+    assert "Another person is in the photo." in saw["pair"] and "option" not in saw["pair"]
     assert saw["otherFace"] and saw["faceForgotten"] == 1
 
 

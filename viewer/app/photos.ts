@@ -271,7 +271,7 @@ export class PhotoBox {
 }
 
 /** What the server notes of a photo that can be used; faces are chosen by a button here. */
-const noteText = (note: string | null): string => (note ?? "").replace("; choose with --face.", ".");
+const noteText = (note: string | null): string => (note ?? "").replace("; the option face chooses who is meant.", ".");
 
 /** The server's sentence without the file's name before it, which the card shows already. */
 function reasonText(reason: string | null, name: string): string {
