@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_avatar import small_avatar
+from PIL import Image
 from safetensors.numpy import load, load_file
 
 from ffavatar.avatar import Avatar
@@ -18,6 +20,7 @@ from ffavatar.commands.exporting import export as command
 from ffavatar.drive.motion import Motion, demo_motion
 from ffavatar.errors import InputError
 from ffavatar.export.html import export_html
+from ffavatar.types import Camera
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,15 @@ def test_runs_from_disk(page, tmp_path) -> None:
     assert seen["moved"], "the slider changes the picture"
     assert seen["colors"] > 500, "the picture shows a head in many colours"
     assert seen["refused"], "the policy stops a request"
+    told = seen["camera"]
+    K = torch.tensor([[told["fx"], 0, told["cx"]], [0, told["fy"], told["cy"]], [0, 0, 1]])
+    place = torch.tensor(told["worldToCam"]).reshape(1, 4, 4)
+    camera = Camera(place, K[None], told["width"], told["height"])
+    avatar = small_avatar()
+    ground = tuple(channel / 255 for channel in (0x20, 0x30, 0x40))  # the page's #203040
+    expected = avatar.render(avatar.neutral_params(), background=ground, camera=camera).images[0].numpy()
+    with Image.open(tmp_path / "rest.png") as picture:
+        found = np.asarray(picture.convert("RGB"), np.float64) / 255
+    decibels = -10 * np.log10(np.square(found - expected).mean())
+    print(f"page against the rasteriser: {decibels:.1f} dB")
+    assert found.std() > 0.05 and decibels > 50
