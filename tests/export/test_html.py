@@ -13,6 +13,7 @@ import pytest
 import torch
 from made_avatar import small_avatar
 from PIL import Image
+from readers import page_block
 from safetensors.numpy import load, load_file
 
 from ffavatar.avatar import Avatar
@@ -31,19 +32,13 @@ def page(tmp_path_factory) -> Path:
     return path
 
 
-def block(text: str, name: str) -> bytes:
-    found = re.search(rf'<script type="application/octet-stream" id="{name}">([^<]*)</script>', text)
-    assert found is not None
-    return base64.b64decode(found[1], validate=True)
-
-
 def test_holds_avatar_and_clip_without_loss(page, tmp_path) -> None:
     text = page.read_text(encoding="utf-8")
     small_avatar().save(tmp_path / "same.safetensors")
-    inside, saved = load(block(text, "avatar")), load_file(tmp_path / "same.safetensors")
+    inside, saved = load(page_block(text, "avatar")), load_file(tmp_path / "same.safetensors")
     assert inside.keys() == saved.keys()
     assert all(np.array_equal(inside[name], saved[name]) for name in saved)
-    (tmp_path / "clip.json").write_bytes(block(text, "motion"))
+    (tmp_path / "clip.json").write_bytes(page_block(text, "motion"))
     assert len(Motion.load(tmp_path / "clip.json")) == 60
 
 
@@ -90,7 +85,7 @@ def test_command(tmp_path, capsys) -> None:
     assert "me.html" in capsys.readouterr().out
     with pytest.raises(InputError, match="not a pose"):
         command(tmp_path / "me.safetensors", tmp_path / "no.html", yaw=20)
-    (tmp_path / "back.safetensors").write_bytes(block((tmp_path / "me.html").read_text(), "avatar"))
+    (tmp_path / "back.safetensors").write_bytes(page_block((tmp_path / "me.html").read_text(), "avatar"))
     assert len(Avatar.load(tmp_path / "back.safetensors")) == len(small_avatar())
 
 

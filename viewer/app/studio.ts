@@ -150,7 +150,7 @@ export class Studio {
           make("p", { class: "hint" }, "Driving by webcam needs MediaPipe's face tracker, which is not part of FFAvatar. Put its files into a folder and start ", make("code", {}, "ffavatar serve --webcam FOLDER"), "; docs/serve.md says which files.")),
       );
     }
-    box.append(make("p", { class: "hint" }, "Or by hand: the sliders are beside the avatar, and on the picture the arrow keys turn it."));
+    box.append(make("p", { class: "hint" }, "Or by hand: drag the avatar or press the arrow keys to turn it; the button ☰ on its picture shows and hides the sliders."));
     return box;
   }
 
