@@ -113,10 +113,10 @@ def render_all(avatar: Avatar, track: HeadParams, options: ExportOptions) -> np.
     return np.concatenate(rows)
 
 
-def film_error(path: Path, wanted: np.ndarray) -> str:
+def film_error(path: Path, wanted: np.ndarray, fps: float) -> str:
     """Worst and mean frame, and for transparency the most and the mean that it is off, of 255."""
     alpha = wanted.shape[3] == 4
-    found = read_film(path, alpha)
+    found = read_film(path, alpha, fps)
     assert len(found) == len(wanted), f"{path.name} has {len(found)} frames, {len(wanted)} went in"
     scores = [film_psnr(one, other) for one, other in zip(found, wanted)]
     said = "exact" if min(scores) > 200 else f"{np.mean(scores):.1f} dB, worst frame {min(scores):.1f}"
@@ -194,7 +194,7 @@ def main() -> None:
                     found.append(decibels(avatar, pose, read(path), y_down))
                 scores = ", ".join(f"{value:.1f} dB" for value in found)
             elif name in (*FILMS, *TRANSPARENT):
-                scores = film_error(path, drawn[name in TRANSPARENT])
+                scores = film_error(path, drawn[name in TRANSPARENT], whole.fps)
             lines.append(f"| `{name}` | {size:.1f} | {seconds:.1f} | {scores} |")
             print(lines[-1], flush=True)
         lines += ["", f"`moving.glb` under glTF's skinning: {skinning_error(avatar, place / 'moving.glb', track)}."]

@@ -148,14 +148,21 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows[:, :3], rows[:, 3:], faces - 1
 
 
-def read_film(path: Path, alpha: bool = False) -> list[np.ndarray]:
-    """Frames (H, W, 3) or, with ``alpha``, (H, W, 4) uint8 of a film, an animation or a folder of pictures."""
+def read_film(path: Path, alpha: bool = False, fps: float | None = None) -> list[np.ndarray]:
+    """Frames (H, W, 3) or, with ``alpha``, (H, W, 4) uint8 of a film, an animation or a folder of pictures.
+
+    Animated WebP holds a picture that stays once, for longer; with ``fps`` it is given as often as it is shown."""
     mode = "RGBA" if alpha else "RGB"
     if path.is_dir():
         return [np.asarray(Image.open(file).convert(mode)) for file in sorted(path.iterdir())]
     if path.suffix in (".gif", ".webp"):
+        frames, ends = [], 0.0
         with Image.open(path) as picture:
-            return [np.asarray(frame.convert(mode)) for frame in ImageSequence.Iterator(picture)]
+            for frame in ImageSequence.Iterator(picture):
+                shown = np.asarray(frame.convert(mode))
+                ends += frame.info["duration"] / 1000
+                frames += [shown] * (round(ends * fps) - len(frames) if fps else 1)
+        return frames
     with av.open(str(path)) as container:
         if alpha and path.suffix == ".webm":  # FFmpeg's own VP9 decoder leaves transparency out, libvpx reads it
             decoder = av.CodecContext.create("libvpx-vp9", "r")

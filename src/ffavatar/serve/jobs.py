@@ -37,6 +37,7 @@ class Jobs:
         self.works: dict[str, Work] = {}
         self.queue: list[Work] = []
         self.stopping = asyncio.Event()
+        self.hurry = asyncio.Event()  # set while stopping: no time of grace for what runs
         self.device = settings.devices[0]
         self.metrics = Metrics(store, self._tally, lambda: len(self.queue))
         self._settings, self._store = settings, store
@@ -183,11 +184,14 @@ class Jobs:
         self.stopping.set()
         self._wake()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._settings.grace_s)
+            ends = [asyncio.ensure_future(asyncio.wait(self._tasks)), asyncio.ensure_future(self.hurry.wait())]
+            await asyncio.wait(ends, timeout=self._settings.grace_s, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
             for work in list(self._running):
                 if work.child is not None:
                     await work.child.end()
-            if late:
+            if late := [task for task in self._tasks if not task.done()]:
                 await asyncio.wait(late, timeout=5.0)
         for task in self._tasks:
             task.cancel()
