@@ -104,8 +104,8 @@ def test_runs_from_disk(page, tmp_path) -> None:
     assert seen["colors"] > 500, "the picture shows a head in many colours"
     assert seen["refused"], "the policy stops a request"
     told = seen["camera"]
-    K = torch.tensor([[told["fx"], 0, told["cx"]], [0, told["fy"], told["cy"]], [0, 0, 1]])
-    place = torch.tensor(told["worldToCam"]).reshape(1, 4, 4)
+    K = torch.tensor([[told["fx"], 0, told["cx"]], [0, told["fy"], told["cy"]], [0, 0, 1]], dtype=torch.float32)
+    place = torch.tensor(told["worldToCam"], dtype=torch.float32).reshape(1, 4, 4)
     camera = Camera(place, K[None], told["width"], told["height"])
     avatar = small_avatar()
     ground = tuple(channel / 255 for channel in (0x20, 0x30, 0x40))  # the page's #203040
