@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import math
+import re
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
+from PIL import Image, ImageSequence
 
 from ffavatar.types import Gaussians
 
@@ -99,6 +104,93 @@ def read_splat(path: Path) -> Gaussians:
     floats = np.ascontiguousarray(data[:, :24]).view("<f4").astype(np.float64)
     turns = (data[:, 28:].astype(np.float64) - 128) / 128
     return gaussians(floats[:, :3], turns, floats[:, 3:], data[:, 27] / 255, data[:, 24:27] / 255)
+
+
+def usd_array(text: str, name: str) -> np.ndarray:
+    """An array of a .usda text: (N, width)."""
+    found = re.search(rf" {re.escape(name)} = \[(.*)\]", text)
+    assert found is not None
+    rows = re.findall(r"\(([^)]*)\)", found[1]) or [found[1]]
+    return np.array([[float(v) for v in row.split(",")] for row in rows])
+
+
+def usd_gaussians(positions: Any, orientations: Any, scales: Any, opacities: Any, coefficients: Any) -> Gaussians:
+    return gaussians(
+        positions, orientations, scales, opacities, 0.5 + np.asarray(coefficients) / (2 * math.sqrt(math.pi))
+    )
+
+
+def read_usda(path: Path) -> Gaussians:
+    text = path.read_text(encoding="utf-8")
+    harmonics = usd_array(text, "radiance:sphericalHarmonicsCoefficients")
+    parts = [usd_array(text, name) for name in ("positions", "orientations", "scales")]
+    return usd_gaussians(*parts, usd_array(text, "opacities")[0], harmonics)
+
+
+def read_lam(path: Path) -> Gaussians:
+    """LAM's zip at rest: offsets on the skin's vertices, colours raw in f_dc."""
+    with zipfile.ZipFile(path) as archive:
+        folder = archive.namelist()[0]
+        columns, _ = read_ply(archive.read(f"{folder}offset.ply"))
+        skin = Gltf(archive.read(f"{folder}skin.glb"))
+    means = np.stack([columns[k] for k in "xyz"], 1) + skin.attribute(skin.node("avatar"), "POSITION")
+    turns = np.stack([columns[f"rot_{k}"] for k in range(4)], 1)
+    scales = np.exp(np.stack([columns[f"scale_{k}"] for k in range(3)], 1))
+    opacities = 1 / (1 + np.exp(-columns["opacity"].astype(np.float64)))
+    return gaussians(means, turns, scales, opacities, np.stack([columns[f"f_dc_{k}"] for k in range(3)], 1))
+
+
+def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices (V, 3), colours (V, 3) and triangles (F, 3) from 0."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = np.array([[float(word) for word in line.split()[1:]] for line in lines if line.startswith("v ")])
+    faces = np.array([[int(word) for word in line.split()[1:]] for line in lines if line.startswith("f ")])
+    return rows[:, :3], rows[:, 3:], faces - 1
+
+
+def read_film(path: Path, alpha: bool = False, fps: float | None = None) -> list[np.ndarray]:
+    """Frames (H, W, 3) or, with ``alpha``, (H, W, 4) uint8 of a film, an animation or a folder of pictures.
+
+    Animated WebP holds a picture that stays once, for longer; with ``fps`` it is given as often as it is shown."""
+    mode = "RGBA" if alpha else "RGB"
+    if path.is_dir():
+        return [np.asarray(Image.open(file).convert(mode)) for file in sorted(path.iterdir())]
+    if path.suffix in (".gif", ".webp"):
+        frames, ends = [], 0.0
+        with Image.open(path) as picture:
+            for frame in ImageSequence.Iterator(picture):
+                shown = np.asarray(frame.convert(mode))
+                ends += frame.info["duration"] / 1000
+                frames += [shown] * (round(ends * fps) - len(frames) if fps else 1)
+        return frames
+    with av.open(str(path)) as container:
+        if alpha and path.suffix == ".webm":  # FFmpeg's own VP9 decoder leaves transparency out, libvpx reads it
+            decoder = av.CodecContext.create("libvpx-vp9", "r")
+            frames = [f for packet in container.demux(video=0) for f in (decoder.decode(packet) if packet.size else [])]
+            frames += decoder.decode(None)
+        else:
+            frames = list(container.decode(video=0))
+    return [
+        f.reformat(format=mode.lower() + ("" if alpha else "24"), src_colorspace="ITU709").to_ndarray() for f in frames
+    ]
+
+
+def over_white(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) in [0, 1] of uint8 RGB, or of straight RGBA laid over white."""
+    values = image.astype(np.float64) / 255
+    return values if image.shape[2] == 3 else 1 - values[..., 3:] * (1 - values[..., :3])
+
+
+def film_psnr(found: np.ndarray, wanted: np.ndarray) -> float:
+    """dB over white; 300 for equal pictures."""
+    return -10 * math.log10(max(float(np.square(over_white(found) - over_white(wanted)).mean()), 1e-30))
+
+
+def page_block(text: str, name: str) -> bytes:
+    """A block of data of a self-contained page."""
+    found = re.search(rf'<script type="application/octet-stream" id="{name}">([^<]*)</script>', text)
+    assert found is not None
+    return base64.b64decode(found[1], validate=True)
 
 
 class Gltf:

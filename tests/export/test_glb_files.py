@@ -21,7 +21,7 @@ from ffavatar.export.formats import export
 from ffavatar.export.gltf import Glb, srgb_to_linear
 from ffavatar.export.mesh import ColouredMesh, dense_faces, posed_mesh, vertex_colours, vertex_normals
 from ffavatar.export.options import ExportOptions, head_space, posed_splats
-from ffavatar.types import HeadParams
+from ffavatar.types import CanonicalGaussians, HeadParams
 
 ARKIT = 52
 
@@ -199,6 +199,35 @@ def test_triangles_between_dense_points_are_found(avatar, level) -> None:
     surface = avatar.rig.head.surface(level)
     faces = dense_faces(replace(avatar.rig, surface=surface))
     assert faces is not None and np.array_equal(faces, surface.faces.numpy())
+
+
+def test_gaussians_beyond_the_surface_do_not_cost_the_mesh_its_fineness(avatar, tmp_path) -> None:
+    """Split splats and hair that outgrows the head stand after the points of the surface, which stay what is joined."""
+    surface = avatar.rig.head.surface(1)
+    count, some = len(surface), torch.arange(0, len(surface), 7)
+    more = replace(
+        surface,
+        parents=torch.cat([surface.parents, surface.parents[some]]),
+        barycentric=torch.cat([surface.barycentric, surface.barycentric[some]]),
+    )
+    assert np.array_equal(dense_faces(replace(avatar.rig, surface=more)), surface.faces.numpy())
+    generator = torch.Generator().manual_seed(5)
+    made = CanonicalGaussians(
+        offsets=torch.randn(len(more), 3, generator=generator) * 1e-3,
+        quats=torch.tensor([1.0, 0, 0, 0]).expand(len(more), 4).clone(),
+        scales=torch.full((len(more), 3), 2e-3),
+        opacities=torch.ones(len(more)),
+        colors=torch.rand(len(more), 3, generator=generator),
+    )
+    split = replace(avatar, rig=replace(avatar.rig, surface=more), canonical=made)
+    mesh = posed_mesh(split, None)
+    assert len(mesh.vertices) == count > 3 * len(avatar.rig.neutral)
+    np.testing.assert_array_equal(mesh.vertices, posed_splats(split, None).means[:count].numpy())
+    np.testing.assert_array_equal(mesh.colours, made.colors[:count].numpy())
+    for name in ("a.obj", "a.zip", "a.mesh.glb"):
+        export(split, tmp_path / name)
+    rigged = Gltf((tmp_path / "a.mesh.glb").read_bytes())
+    np.testing.assert_allclose(rigged.skinned(rigged.node("head"), {}), mesh.vertices, atol=1e-6)
 
 
 def test_thinned_avatars_give_the_base_mesh(avatar, tmp_path) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_avatar import small_avatar
+from PIL import Image
+from readers import page_block
 from safetensors.numpy import load, load_file
 
 from ffavatar.avatar import Avatar
@@ -18,6 +21,7 @@ from ffavatar.commands.exporting import export as command
 from ffavatar.drive.motion import Motion, demo_motion
 from ffavatar.errors import InputError
 from ffavatar.export.html import export_html
+from ffavatar.types import Camera
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +32,13 @@ def page(tmp_path_factory) -> Path:
     return path
 
 
-def block(text: str, name: str) -> bytes:
-    found = re.search(rf'<script type="application/octet-stream" id="{name}">([^<]*)</script>', text)
-    assert found is not None
-    return base64.b64decode(found[1], validate=True)
-
-
 def test_holds_avatar_and_clip_without_loss(page, tmp_path) -> None:
     text = page.read_text(encoding="utf-8")
     small_avatar().save(tmp_path / "same.safetensors")
-    inside, saved = load(block(text, "avatar")), load_file(tmp_path / "same.safetensors")
+    inside, saved = load(page_block(text, "avatar")), load_file(tmp_path / "same.safetensors")
     assert inside.keys() == saved.keys()
     assert all(np.array_equal(inside[name], saved[name]) for name in saved)
-    (tmp_path / "clip.json").write_bytes(block(text, "motion"))
+    (tmp_path / "clip.json").write_bytes(page_block(text, "motion"))
     assert len(Motion.load(tmp_path / "clip.json")) == 60
 
 
@@ -87,7 +85,7 @@ def test_command(tmp_path, capsys) -> None:
     assert "me.html" in capsys.readouterr().out
     with pytest.raises(InputError, match="not a pose"):
         command(tmp_path / "me.safetensors", tmp_path / "no.html", yaw=20)
-    (tmp_path / "back.safetensors").write_bytes(block((tmp_path / "me.html").read_text(), "avatar"))
+    (tmp_path / "back.safetensors").write_bytes(page_block((tmp_path / "me.html").read_text(), "avatar"))
     assert len(Avatar.load(tmp_path / "back.safetensors")) == len(small_avatar())
 
 
@@ -105,3 +103,15 @@ def test_runs_from_disk(page, tmp_path) -> None:
     assert seen["moved"], "the slider changes the picture"
     assert seen["colors"] > 500, "the picture shows a head in many colours"
     assert seen["refused"], "the policy stops a request"
+    told = seen["camera"]
+    K = torch.tensor([[told["fx"], 0, told["cx"]], [0, told["fy"], told["cy"]], [0, 0, 1]], dtype=torch.float32)
+    place = torch.tensor(told["worldToCam"], dtype=torch.float32).reshape(1, 4, 4)
+    camera = Camera(place, K[None], told["width"], told["height"])
+    avatar = small_avatar()
+    ground = tuple(channel / 255 for channel in (0x20, 0x30, 0x40))  # the page's #203040
+    expected = avatar.render(avatar.neutral_params(), background=ground, camera=camera).images[0].numpy()
+    with Image.open(tmp_path / "rest.png") as picture:
+        found = np.asarray(picture.convert("RGB"), np.float64) / 255
+    decibels = -10 * np.log10(np.square(found - expected).mean())
+    print(f"page against the rasteriser: {decibels:.1f} dB")
+    assert found.std() > 0.05 and decibels > 50

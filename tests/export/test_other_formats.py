@@ -15,7 +15,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
-from readers import Gltf, gaussians, read_ply
+from readers import Gltf, film_psnr, read_film, read_lam, read_ply, read_usda, usd_gaussians
 from typer.testing import CliRunner
 
 from ffavatar.cli import _guarded
@@ -63,15 +63,8 @@ def test_lam_zip_has_what_the_renderer_opens(avatar, lam) -> None:
 
 def test_lam_offsets_and_mesh_add_up_to_the_avatar(avatar, lam, draw, likeness) -> None:
     columns, _ = read_ply(lam.read("me_you/offset.ply"))
-    skin = Gltf(lam.read("me_you/skin.glb"))
-    offsets = np.stack([columns[k] for k in "xyz"], 1)
-    means = offsets + skin.attribute(skin.node("avatar"), "POSITION")
-    colours = np.stack([columns[f"f_dc_{k}"] for k in range(3)], 1)  # raw, as LAM has them
-    scales = np.exp(np.stack([columns[f"scale_{k}"] for k in range(3)], 1))
-    turns = np.stack([columns[f"rot_{k}"] for k in range(4)], 1)
-    opacities = 1 / (1 + np.exp(-columns["opacity"].astype(np.float64)))
-    back = gaussians(means, turns, scales, opacities, colours)
-    assert np.abs(offsets).max() < 0.02
+    assert max(np.abs(columns[k]).max() for k in "xyz") < 0.02
+    back = read_lam(Path(str(lam.filename)))
     assert likeness(draw(back), avatar.render(avatar.neutral_params(), 192).images[0]) > 70
 
 
@@ -105,29 +98,12 @@ def test_lam_zip_is_the_same_every_time(avatar, motion, tmp_path) -> None:
 # USD
 
 
-def usd_array(text: str, name: str) -> np.ndarray:
-    found = re.search(rf" {re.escape(name)} = \[(.*)\]", text)
-    assert found is not None
-    rows = re.findall(r"\(([^)]*)\)", found[1]) or [found[1]]
-    return np.array([[float(v) for v in row.split(",")] for row in rows])
-
-
-def usd_gaussians(positions, orientations, scales, opacities, coefficients):
-    return gaussians(positions, orientations, scales, opacities, 0.5 + 0.28209479177387814 * np.asarray(coefficients))
-
-
 def test_usd_draws_the_avatar(avatar, draw, likeness, tmp_path) -> None:
     pose = posed(avatar, (25, 10, -5), {"jawOpen": 0.6})
     export(avatar, tmp_path / "a.usda", ExportOptions(pose=pose))
     text = (tmp_path / "a.usda").read_text()
     assert text.startswith("#usda 1.0") and "AI-generated" in text and 'upAxis = "Y"' in text
-    back = usd_gaussians(
-        usd_array(text, "positions"),
-        usd_array(text, "orientations"),
-        usd_array(text, "scales"),
-        usd_array(text, "opacities")[0],
-        usd_array(text, "radiance:sphericalHarmonicsCoefficients"),
-    )
+    back = read_usda(tmp_path / "a.usda")
     assert likeness(draw(back), avatar.render(pose, 192).images[0]) > 80
 
 
@@ -214,6 +190,35 @@ def test_webp_of_one_moment_is_a_still(avatar, motion, tmp_path) -> None:
 def test_films_have_every_frame(avatar, motion, tmp_path, name) -> None:
     export(avatar, tmp_path / name, ExportOptions(motion=motion, style=SMALL))
     assert sum(1 for _ in FrameReader(tmp_path / name)) == len(motion)
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "least_db", "most_alpha"),
+    [
+        ("a.mp4", False, 30, 0),
+        ("a.mov", False, 30, 0),
+        ("a.webm", False, 30, 0),
+        ("a.gif", False, 35, 0),
+        ("a.webp", False, 33, 0),
+        ("frames", False, 200, 0),
+        ("a.mov", True, 58, 1),
+        ("a.webm", True, 34, 30),
+        ("a.gif", True, 22, 128),
+        ("a.webp", True, 36, 0),
+        ("frames", True, 200, 0),
+    ],
+)
+def test_films_come_back_as_they_were_drawn(avatar, motion, tmp_path, name, alpha, least_db, most_alpha) -> None:
+    """Every frame against the rendering, laid over white; and its transparency."""
+    track, style = replace(motion, params=motion.params[:8]), replace(SMALL, alpha=alpha)
+    export(avatar, tmp_path / name, ExportOptions(motion=track, style=style))
+    found = read_film(tmp_path / name, alpha)
+    wanted = render_uint8(avatar, track.for_head(avatar.rig.head), style, 96)
+    assert len(found) == len(wanted)
+    worst = min(film_psnr(a, b) for a, b in zip(found, wanted))
+    off = max(int(np.abs(a[..., 3].astype(int) - b[..., 3]).max()) for a, b in zip(found, wanted)) if alpha else 0
+    print(f"{name} {alpha}: {worst:.1f} dB, transparency {off}/255")
+    assert worst >= least_db and off <= most_alpha
 
 
 # The table, and what is refused

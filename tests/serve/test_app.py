@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import httpx
 import pytest
 from served import fake_settings, problem, serving
 
+import ffavatar
 from ffavatar.errors import InputError
 from ffavatar.serve.app import need_extra
 from ffavatar.serve.routes_files import PAGE
@@ -44,6 +47,57 @@ def test_the_description_is_whole(client: httpx.Client) -> None:
         "notes", "created", "finished",
     }  # fmt: skip
     assert set(schemas["Job"]["properties"]) == fields
+
+
+OPTIONS = {
+    "ReconstructRequest": {"photos", "name", "personalize"},
+    "PersonalizeRequest": {"avatar", "photos"},
+    "DriveRequest": {"avatar", "film", "relative", "same_person", "size"},
+    "ExportRequest": {"avatar", "format"},
+}
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+DOCS = Path(__file__).parents[2] / "docs" / "serve.md"
+
+
+def test_every_option_of_a_job_is_described(client: httpx.Client) -> None:
+    """In the description that programs read, by the names that the server takes, and in docs/serve.md."""
+    document = client.get("/openapi.json").json()
+    row = next(line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `POST /api/jobs`"))
+    for name, options in OPTIONS.items():
+        properties = document["components"]["schemas"][name]["properties"]
+        assert set(properties) == options | {"kind"}
+        for option in options:
+            assert len(properties[option]["description"]) > 10, f"{name}.{option} says nothing of itself"
+            assert f"`{option}`" in row, f"docs/serve.md does not tell of {option}"
+    face = document["paths"]["/api/photos"]["post"]["parameters"][0]
+    assert face["name"] == "face" and face["in"] == "query" and len(face["description"]) > 10
+    assert FLAG.findall(client.get("/openapi.json").text) == []
+
+
+def spoken(path: Path) -> list[str]:
+    """The strings of a module that people may read: neither docstrings nor the arguments of child processes."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    quiet: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            quiet.add(id(node.value))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_argument"):
+            quiet |= {id(argument) for argument in node.args}
+    strings = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return [node.value for node in strings if id(node) not in quiet and " " in node.value]
+
+
+def test_sentences_that_reach_clients_name_no_option_of_the_command_line() -> None:
+    """Whoever asks over HTTP has none; but what the server's own start says is for whoever started it."""
+    root = Path(ffavatar.__file__).parent
+    for_the_starter = {"settings.py", "store.py", "server.py"}
+    modules = [path for path in (root / "serve").glob("*.py") if path.name not in for_the_starter]
+    modules += [*(root / "photo").glob("*.py"), *(root / "personal").glob("*.py")]
+    modules += [root / "drive" / name for name in ("choose.py", "video.py", "steady.py", "writer.py", "adjust.py")]
+    said = [(path.name, sentence) for path in modules for sentence in spoken(path)]
+    assert len(said) > 150
+    flags = {(name, flag) for name, sentence in said for flag in FLAG.findall(sentence)}
+    assert flags == {("guard.py", "--allowed-host")}  # which names the one who can do something about it
 
 
 def test_about_says_the_limits(client: httpx.Client) -> None:

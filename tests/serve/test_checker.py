@@ -107,6 +107,21 @@ def test_a_picture_without_a_face_and_a_face_that_is_not_there(
     assert "no face 3" in check_photo(front_end, asked(portrait, tmp_path / "v", face=3)).reason
 
 
+def test_of_several_people_one_is_chosen_by_the_field_that_the_interface_has(
+    front_end: FrontEnd, tmp_path: Path
+) -> None:
+    pair = np.concatenate([astronaut()[:360, 60:420], astronaut()[:360, 420:60:-1]], 1)
+    Image.fromarray(pair).save(tmp_path / "pair.png")
+    verdicts = [
+        check_photo(front_end, asked(tmp_path / "pair.png", tmp_path / str(face), face=face)) for face in (0, 1)
+    ]
+    for said in verdicts:
+        assert said.kept and said.faces == 2
+        assert "the option face chooses" in said.reason and "--" not in said.reason
+    crops = [np.asarray(Image.open(tmp_path / str(face) / "crop.webp").convert("RGB"), float) for face in (0, 1)]
+    assert np.abs(crops[0] - crops[1]).mean() > 5  # one each of the two
+
+
 def test_films_are_judged_by_their_headers(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     with FilmWriter(path, 25, (64, 48)) as film:

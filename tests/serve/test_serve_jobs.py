@@ -6,7 +6,9 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -117,6 +119,20 @@ def test_results_are_files(client: httpx.Client) -> None:
     assert client.delete(f"/api/files/{job['id']}").status_code == 204
     problem(client.get(files["avatar.ply"]), 404)
     problem(client.get(f"/api/jobs/{job['id']}"), 404)
+
+
+def test_containers_come_in_ranges_too(client: httpx.Client) -> None:
+    avatar = client.get(f"/api/avatars/{make_avatar(client)}").json()
+    whole = client.get(avatar["container"])
+    half = len(whole.content) // 2
+    assert whole.headers["accept-ranges"] == "bytes" and "immutable" in whole.headers["cache-control"]
+    one = client.get(avatar["container"], headers={"Range": f"bytes=0-{half - 1}"})
+    rest = {"Range": f"bytes={half}-", "If-Range": whole.headers["etag"]}
+    other = client.get(avatar["container"], headers=rest)
+    assert one.status_code == other.status_code == 206 and one.content + other.content == whole.content
+    assert client.get(avatar["container"], headers={**rest, "If-Range": '"other"'}).content == whole.content
+    head = client.head(avatar["container"])
+    assert int(head.headers["content-length"]) == len(whole.content) and not head.content
 
 
 def test_driving_by_a_film(client: httpx.Client) -> None:
@@ -285,6 +301,38 @@ def test_stopping_sets_the_running_job_aside_and_the_next_start_takes_it_up(fold
         client.delete(f"/api/jobs/{job['id']}")
         assert wait_for(client, waiting["id"])["state"] == "done"
         assert len(client.get("/api/avatars").json()["avatars"]) == 2
+
+
+STOPPABLE = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from served import fake_settings
+from ffavatar.serve.server import run
+run(replace(fake_settings(Path(sys.argv[1])), grace_s=120.0, port=0), lambda text: print(text, flush=True))
+"""
+
+
+def test_a_second_interrupt_does_not_wait_for_the_running_job(folder: Path) -> None:
+    """It is set aside all the same, and the processes end with the server."""
+    command = [sys.executable, "-c", STOPPABLE, str(folder)]
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}) as process:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found
+        with httpx.Client(base_url=found[0], timeout=60) as client:
+            job = create(client, {"kind": "reconstruct", "photos": upload(client, "good slow")})
+            wait_for_stage(client, job["id"], "working")
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.0)
+        assert process.poll() is None  # within the time of grace
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert json.loads((folder / "jobs" / job["id"] / "job.json").read_text())["state"] in ("queued", "running")
+    with serving(fake_settings(folder)) as client:
+        assert wait_for(client, job["id"], "running")["created"] == job["created"]
+        client.delete(f"/api/jobs/{job['id']}")
 
 
 def test_a_job_that_twice_saw_the_server_die_is_not_tried_again(folder: Path) -> None:

@@ -151,10 +151,15 @@ class TestWhole:
         saw = seen("whole")
         assert saw["container"]["name"] == "Test person.safetensors"
         assert saw["container"]["size"] == saw["containerSize"]
-        for kind in ("ply", "glb", "html"):
-            assert saw[kind]["name"] == f"avatar.{kind}" and saw[kind]["size"] > 0
+        for kind, name in (("ply", "ply"), ("glb", "mesh.glb"), ("html", "html")):
+            assert saw[kind]["name"] == f"avatar.{name}" and saw[kind]["size"] > 0
         assert saw["plyAgain"] == saw["ply"]
-        assert saw["exports"] == ["ply", "glb", "glb", "html"]  # the failed one was tried again, the ready one not
+        assert saw["exports"] == [
+            "ply",
+            "mesh.glb",
+            "mesh.glb",
+            "html",
+        ]  # the failed one was tried again, the ready one not
         assert any("no room left" in sentence for sentence in saw["said"])
 
     def test_history(self) -> None:
@@ -180,6 +185,7 @@ def test_stopping_and_coming_back() -> None:
     assert saw["photosKept"] == "1 photo will be used." and saw["progressFocused"]
     assert saw["jobsAfterBusyCancel"] == 1  # what was stopped while the queue was full was never made
     assert saw["resumed"] == "Making your avatar"
+    assert saw["ceilingWhileRefining"] == 0 and saw["measuredAnew"]
     assert saw["stoppedNotes"] == ["Its refinement was stopped before the end; what it had reached is kept."]
     assert "The photos show different people; leave one out." in saw["failed"]
     assert saw["problems"] == []
@@ -199,7 +205,7 @@ def test_a_server_that_goes_away_and_comes_back() -> None:
 def test_busy_uploads_are_tried_again_and_faces_can_be_chosen() -> None:
     saw = seen("away")
     assert saw["uploadsRefused"] == 2 and "Used pair.jpg" in saw["pair"]
-    assert "Another person is in the photo." in saw["pair"] and "--face" not in saw["pair"]
+    assert "Another person is in the photo." in saw["pair"] and "option" not in saw["pair"]
     assert saw["otherFace"] and saw["faceForgotten"] == 1
 
 
@@ -218,7 +224,7 @@ def test_by_keys_alone() -> None:
     assert saw["first"] == "Skip to the content" and saw["heading"] == "H1"
     assert saw["skipped"] == ["main", "", True]
     assert saw["count"] == "1 photo will be used." and saw["turned"]
-    assert saw["download"] == "avatar.glb" and saw["focusKept"].startswith("Rigged model")
+    assert saw["download"] == "avatar.mesh.glb" and saw["focusKept"].startswith("Rigged mesh")
     assert saw["escaped"] == 1 and saw["focusBack"] == "Delete avatar"
     assert saw["unnamed"] == [] and saw["problems"] == []
 

@@ -12,12 +12,13 @@ interface Format {
 const MAIN: readonly Format[] = [
   { format: "html", label: "Web page", what: "One file that opens in any browser, with sliders" },
   { format: "ply", label: "3D Gaussians (.ply)", what: "For splat viewers and editors" },
-  { format: "glb", label: "Rigged model (.glb)", what: "With expressions and joints" },
+  { format: "mesh.glb", label: "Rigged mesh (.glb)", what: "For Blender, Unity and other 3D programs" },
 ];
 const MORE: readonly Format[] = [
+  { format: "glb", label: "Rigged splats (.glb)", what: "With expressions and joints, for programs that know splats" },
   { format: "spz", label: "Compressed splats (.spz)", what: "Small, for the web" },
   { format: "splat", label: "Splats (.splat)", what: "For older web viewers" },
-  { format: "obj", label: "Mesh (.obj)", what: "The head without its hair" },
+  { format: "obj", label: "Mesh (.obj)", what: "The still head with its colours" },
   { format: "usda", label: "USD (.usda)", what: "For film and animation programs" },
   { format: "zip", label: "LAM package (.zip)", what: "For LAM's web viewer" },
 ];

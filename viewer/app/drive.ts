@@ -43,9 +43,11 @@ export class FilmDrive {
     const option = (box: HTMLInputElement, label: string, what: string): HTMLElement =>
       make("label", { class: "option" }, box, make("span", {}, make("b", {}, label), make("span", { class: "hint" }, what)));
     const options = [
-      option(this.same, "The film shows the same person", "Follows the outline too: closer, and slower."),
-      option(this.relative, "Count from the film's calm face", "For another person's face: its resting look is not carried over."),
+      option(this.same, "The film shows the same person", "Follows head and shoulders closer; takes longer."),
+      option(this.relative, "The film shows somebody else", "Takes over how that face moves, not how it looks at rest. Best where the film begins calmly."),
     ];
+    for (const [box, other] of [[this.same, this.relative], [this.relative, this.same]])
+      box.addEventListener("change", () => (other.checked &&= !box.checked));
     this.root.append(make("h3", {}, "Film"), make("p", { class: "hint" }, `The avatar does what the face in the film does. ${limits}`), ...options, this.choose, this.input, this.work, this.problem, this.result);
   }
 

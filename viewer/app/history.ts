@@ -28,7 +28,7 @@ export async function rename(api: Api, avatar: Avatar): Promise<Avatar | undefin
 
 /** Asks, and deletes; whether it is gone. */
 export async function remove(api: Api, avatar: Avatar): Promise<boolean> {
-  const text = `${avatar.name} and all files made of it are deleted from the server. This cannot be undone.`;
+  const text = `${avatar.name} and all files made from it are deleted from the server. This cannot be undone.`;
   const answer = await ask("Delete this avatar?", [make("p", {}, text)], [
     { value: "", label: "Keep it", look: "plain" },
     { value: "delete", label: "Delete", look: "danger" },

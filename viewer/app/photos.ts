@@ -32,6 +32,7 @@ export class PhotoBox {
   private readonly input = make("input", { type: "file", multiple: "", accept: "image/*,.heic,.heif,.avif", hidden: "" });
   private readonly clear = button("Remove all photos", "quiet", () => this.removeAll());
   private readonly problem = make("p", { class: "problem", role: "alert" });
+  private readonly legend = make("p", { class: "hint" }, "Left: the photo, cut to the head. Right, in white: what is taken for the person. Leave out photos where either is wrong.");
   private active = 0;
   private enabled = true;
 
@@ -58,7 +59,8 @@ export class PhotoBox {
       this.clear,
     );
     this.clear.hidden = true;
-    this.root.append(this.drop, this.problem, this.list);
+    this.legend.hidden = true;
+    this.root.append(this.drop, this.problem, this.legend, this.list);
   }
 
   /** Ids of the photos that the avatar is to be made of. */
@@ -83,6 +85,7 @@ export class PhotoBox {
 
   private changed(): void {
     this.clear.hidden = this.entries.length < 2;
+    this.legend.hidden = !this.entries.some(({ photo }) => photo?.matte);
     this.told();
   }
 
@@ -271,7 +274,7 @@ export class PhotoBox {
 }
 
 /** What the server notes of a photo that can be used; faces are chosen by a button here. */
-const noteText = (note: string | null): string => (note ?? "").replace("; choose with --face.", ".");
+const noteText = (note: string | null): string => (note ?? "").replace("; the option face chooses who is meant.", ".");
 
 /** The server's sentence without the file's name before it, which the card shows already. */
 function reasonText(reason: string | null, name: string): string {

@@ -63,8 +63,8 @@ export class Progress {
       return;
     }
     if (job.stage && job.stage !== this.stage) this.begin(job.stage);
-    if (job.total > 0) {
-      this.bar.max = job.total;
+    if (job.total > 1 || job.done) {
+      this.bar.max = job.total || 1;
       this.bar.value = job.done;
     } else this.bar.removeAttribute("value");
     const count = job.total > 1 ? `${job.done} of ${job.total}` : "";

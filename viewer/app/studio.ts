@@ -22,6 +22,7 @@ export class Studio {
   private readonly drive: FilmDrive;
   private readonly dark = matchMedia("(prefers-color-scheme: dark)");
   private shownVersion = 0;
+  private wasMaking = false;
   private queue: Promise<unknown> = Promise.resolve();
 
   /** `photos`: ids of the photos it was made of, where this page knows them. */
@@ -93,6 +94,13 @@ export class Studio {
     this.work.classList.toggle("panel", this.work.childElementCount > 0);
     this.refine.hidden = maker.busy || !this.about.personalize || !this.photos.length || (this.avatar.personalized && !note);
     if (hadFocus && !mine) this.title.focus({ preventScroll: true });
+    if (this.wasMaking && !mine) this.measureAnew();
+    this.wasMaking = mine;
+  }
+
+  /** Refining and drawing share this computer: how fast it draws alone shows only now. */
+  private measureAnew(): void {
+    if ((this.viewer.getAttribute("detail") ?? "auto") === "auto") this.viewer.setAttribute("detail", "auto");
   }
 
   /** Reads the avatar's record anew. */
@@ -142,7 +150,7 @@ export class Studio {
           make("p", { class: "hint" }, "Driving by webcam needs MediaPipe's face tracker, which is not part of FFAvatar. Put its files into a folder and start ", make("code", {}, "ffavatar serve --webcam FOLDER"), "; docs/serve.md says which files.")),
       );
     }
-    box.append(make("p", { class: "hint" }, "Or by hand: the sliders are beside the avatar, and on the picture the arrow keys turn it."));
+    box.append(make("p", { class: "hint" }, "Or by hand: drag the avatar or press the arrow keys to turn it; the button ☰ on its picture shows and hides the sliders."));
     return box;
   }
 

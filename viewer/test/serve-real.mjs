@@ -63,7 +63,7 @@ const saved = async (act) => {
 };
 seen.mp4 = await saved(() => page.getByRole("link", { name: "Film of the avatar (mp4)" }).click());
 seen.container = await saved(() => page.getByRole("link", { name: /^Avatar file/ }).click());
-for (const [kind, name] of [["ply", /\.ply/], ["glb", /\.glb/], ["html", /^Web page/]]) seen[kind] = await saved(() => page.getByRole("button", { name }).click());
+for (const [kind, name] of [["ply", /\.ply/], ["glb", /^Rigged mesh/], ["html", /^Web page/]]) seen[kind] = await saved(() => page.getByRole("button", { name }).click());
 await page.getByRole("link", { name: "Your avatars" }).click();
 await page.waitForFunction(() => document.querySelector(".avatar img")?.naturalWidth > 0);
 await page.screenshot({ path: join(folder, "real-avatars.png") });

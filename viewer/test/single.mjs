@@ -1,4 +1,5 @@
-// Opens a self-contained page from disk: `node single.mjs PAGE FOLDER`; what was seen goes to FOLDER/seen.json.
+// Opens a self-contained page from disk: `node single.mjs PAGE FOLDER`; what was seen goes to FOLDER/seen.json, the resting avatar with all its
+// Gaussians to FOLDER/rest.png.
 import { writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -31,6 +32,18 @@ const seen = await page.evaluate(async () => {
   const moved = (await bytes()) !== before;
   return { playing, moved, colors, gaussians: avatar.info.gaussianCount, sliders: inside.querySelectorAll(".slider").length };
 });
+const rest = await page.evaluate(async () => {
+  const avatar = document.querySelector("ff-avatar");
+  await avatar.setMotion(null);
+  avatar.setAttribute("detail", "80k");
+  avatar.neutral();
+  await new Promise((done) => setTimeout(done, 1500));
+  const { worldToCam, ...numbers } = avatar.view.camera();
+  const bytes = [...new Uint8Array(await (await avatar.screenshot()).arrayBuffer())];
+  return { bytes, camera: { ...numbers, worldToCam: [...worldToCam] } };
+});
+writeFileSync(join(folder, "rest.png"), Buffer.from(rest.bytes));
+seen.camera = rest.camera;
 seen.problems = [...problems];
 seen.outside = requests.filter((url) => url !== address && !/^(blob|data):/.test(url));
 seen.refused = await page.evaluate(() => fetch("https://elsewhere.invalid/").then(() => false, () => true)) &&

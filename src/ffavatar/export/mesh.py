@@ -21,6 +21,7 @@ from ffavatar.head.surface import subdivide
 from ffavatar.types import HeadParams
 
 LEAST_OPACITY = 0.2  # a corner fainter than this is a hole in the mesh
+_MOST_LEVELS = 4
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,16 @@ class ColouredMesh:
 
 
 def dense_faces(rig: Rig) -> np.ndarray | None:
-    """Triangles (F, 3) between the rig's surface points, or None where they are no whole subdivision of the head."""
+    """Triangles (F, 3) of the finest whole subdivision of the head with which the rig's points begin; None if there is
+    none."""
     faces, count = rig.head.faces.cpu().numpy(), len(rig.neutral)
-    parents = rig.surface.parents.cpu()
-    for level in range(4):
+    parents, found = rig.surface.parents.cpu(), None
+    for level in range(_MOST_LEVELS):
         made = subdivide(faces, count, np.zeros((0, 2), np.float32), np.zeros((0, 3), np.int64), level)
-        if len(made) > len(parents):
-            return None
-        if len(made) == len(parents) and torch.equal(made.parents, parents):
-            return made.faces.numpy()
-    return None
+        if len(made) > len(parents) or not torch.equal(made.parents, parents[: len(made)]):
+            break
+        found = made.faces.numpy()
+    return found
 
 
 def posed_mesh(avatar: Avatar, params: HeadParams | None, scale: float = 1.0) -> ColouredMesh:

@@ -112,7 +112,7 @@ def remarks(report: PhotoReport, other_widths: list[float], clipped: float) -> l
     if report.doubt > DOUBTFUL:
         notes.append("Part of the face may be hidden.")
     if any(other >= COMPARABLE * width_px for other in other_widths):
-        notes.append("Another person is in the photo; choose with --face.")
+        notes.append("Another person is in the photo; the option face chooses who is meant.")
     if sharp < SOFT:
         notes.append("The face is rather soft.")
     if brightness < DARK:

@@ -22,7 +22,7 @@ log = logging.getLogger("ffavatar.serve")
 DESCRIPTION = """Photos to an animatable 3D head avatar, over HTTP.
 
 Upload photos, create a job, follow its events, fetch the avatar. Errors are RFC 9457 problem details. Where the server
-was started with a token, send it as `Authorization: Bearer TOKEN`. 503 comes with `Retry-After`."""
+asks for a token, send it as `Authorization: Bearer TOKEN`. 503 comes with `Retry-After`."""
 _TIDY_S = 60.0  # at most, between two looks for what has grown old
 
 
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> tuple[Guard, Parts]:
     app = FastAPI(
         title="FFAvatar", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None,
         lifespan=lambda app: _life(parts), responses=errors,
-        dependencies=[Security(HTTPBearer(auto_error=False, description="where the server was started with --token"))],
+        dependencies=[Security(HTTPBearer(auto_error=False, description="where the server asks for a token"))],
     )  # fmt: skip
 
     def respond(problem: Problem) -> Response:

@@ -95,7 +95,9 @@ class Guard:
         hosts = headers.get("host", [])
         if len(hosts) != 1 or _host_name(hosts[0]) not in self._settings.host_names:
             raise Problem(
-                421, "This server does not go by that name; use its own address, or start it with --allowed-host NAME."
+                421,
+                "This server does not go by the name in Host; use the address it printed, or have whoever runs it "
+                "start it with --allowed-host NAME.",
             )
         closed = scope["path"].startswith(_CLOSED)
         site = headers.get("sec-fetch-site", ["none"])[0]

@@ -13,32 +13,21 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from ffavatar.serve.child import Child
-from ffavatar.serve.messages import AvatarMade, Cancel, Cancelled, Done, Failed, Message, Ready, Stage, Task
+from ffavatar.serve.messages import AvatarMade, Cancel, Cancelled, Done, Failed, Message, Ready, Stage
 from ffavatar.serve.metrics import Metrics
 from ffavatar.serve.problems import Problem, busy, unknown
-from ffavatar.serve.records import (
-    DriveRequest,
-    Job,
-    JobRequest,
-    Kind,
-    PersonalizeRequest,
-    ReconstructRequest,
-    State,
-    clean_name,
-    now,
-)
+from ffavatar.serve.records import Job, JobRequest, Kind, ReconstructRequest, State, clean_name, now
 from ffavatar.serve.settings import Settings
-from ffavatar.serve.store import FILM_FILE, JobEntry, Store, check_space, new_id
+from ffavatar.serve.store import JobEntry, Store, check_space, new_id
+from ffavatar.serve.tasks import BASE_FILE, check_request, note_refinement, task_of
 from ffavatar.serve.work import Work
 
 log = logging.getLogger("ffavatar.serve")
-BASE_FILE = "base.safetensors"  # in a job's folder: the avatar it works on
 MOST_ATTEMPTS = 2  # a job during which the server died is tried once more
 _EVENTS_EVERY_S = 0.2  # progress within a stage
 _START_S = 180.0  # to load the networks on a busy machine
 _SETTLE_S = 600.0  # after a job's end, for which clients may still take up its events one by one
 _NO_WORKER = "No worker could be started; see the server's messages and try again."
-_FILM_SIZES = (64, 1024)
 
 
 class Jobs:
@@ -48,6 +37,7 @@ class Jobs:
         self.works: dict[str, Work] = {}
         self.queue: list[Work] = []
         self.stopping = asyncio.Event()
+        self.hurry = asyncio.Event()  # set while stopping: no time of grace for what runs
         self.device = settings.devices[0]
         self.metrics = Metrics(store, self._tally, lambda: len(self.queue))
         self._settings, self._store = settings, store
@@ -117,7 +107,7 @@ class Jobs:
             if work.entry.request != values:
                 raise Problem(409, "This Idempotency-Key was used with another request; send a new key.")
             return work, False
-        self._check(request)
+        check_request(request, self._store, self._settings.limits)
         if self.stopping.is_set():
             raise busy("The server is stopping", 10)
         if len(self.queue) >= self._settings.limits.queue:
@@ -134,27 +124,6 @@ class Jobs:
         self._tell(work)
         self._wake()
         return work, True
-
-    def _check(self, request: JobRequest) -> None:
-        """Whether what a request speaks of is there and can be used."""
-        if not isinstance(request, ReconstructRequest) and request.avatar not in self._store.avatars:
-            raise unknown("avatar", request.avatar)
-        if isinstance(request, ReconstructRequest | PersonalizeRequest):
-            most = self._settings.limits.photos
-            if not 1 <= len(request.photos) <= most or len(set(request.photos)) != len(request.photos):
-                raise Problem(422, f"A job takes 1 to {most} photos, each once; change the list.")
-            for name in request.photos:
-                found = self._store.photo(name)
-                if found is None:
-                    raise unknown("photo", name)
-                if not found.photo.kept:
-                    raise Problem(422, f"{found.photo.reason or found.photo.name} Leave this photo out.")
-        if isinstance(request, DriveRequest):
-            if self._store.film(request.film) is None:
-                raise unknown("film", request.film)
-            low, high = _FILM_SIZES
-            if not low <= request.size <= high or request.size % 2:
-                raise Problem(422, f"The size of the film is {request.size}; give an even number from {low} to {high}.")
 
     async def cancel(self, name: str) -> None:
         """End a job and wait until it has ended. Does nothing to one that has."""
@@ -215,11 +184,14 @@ class Jobs:
         self.stopping.set()
         self._wake()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._settings.grace_s)
+            ends = [asyncio.ensure_future(asyncio.wait(self._tasks)), asyncio.ensure_future(self.hurry.wait())]
+            await asyncio.wait(ends, timeout=self._settings.grace_s, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
             for work in list(self._running):
                 if work.child is not None:
                     await work.child.end()
-            if late:
+            if late := [task for task in self._tasks if not task.done()]:
                 await asyncio.wait(late, timeout=5.0)
         for task in self._tasks:
             task.cancel()
@@ -320,7 +292,7 @@ class Jobs:
             if work.ended:  # cancelled meanwhile
                 return child
             work.child = child
-            child.send(self._task(work))
+            child.send(task_of(work.entry, self._store, self._settings))
             heard = fresh
             while not work.ended:
                 left = began + self._settings.limits.job_s - time.monotonic()
@@ -336,7 +308,7 @@ class Jobs:
                         self._finish(work, "failed", _NO_WORKER)
                         return None
                     work.child = child
-                    child.send(self._task(work))
+                    child.send(task_of(work.entry, self._store, self._settings))
                 heard = True
             settled = True
         except TimeoutError:
@@ -377,37 +349,6 @@ class Jobs:
             self._finish(
                 work, "failed", "Its process ended, perhaps for lack of memory; try fewer photos or a shorter film."
             )
-
-    def _task(self, work: Work) -> Task:
-        """What to tell a worker. Raises ``Problem`` where something is gone that the job needs."""
-        entry, request = work.entry, work.entry.request
-        folder = self._store.job_folder(entry.id)
-        base = folder / BASE_FILE
-        if entry.kind == "reconstruct":
-            again = base.is_file() and entry.avatar in self._store.avatars
-        else:
-            again = base.is_file() or self._store.borrow(entry.avatar, base)
-            if not again:
-                raise unknown("avatar", entry.avatar)
-        photos = [self._store.place("photos", name) for name in request.get("photos", ())]
-        film = self._store.place("films", request.get("film", ""))
-        if None in photos or ("film" in request and film is None):
-            raise Problem(404, "Its photos or film have been deleted meanwhile; upload them again.")
-        return Task(
-            job=entry.id,
-            kind=entry.kind,
-            folder=str(folder),
-            photos=tuple(str(place) for place in photos),
-            container=str(base) if again else "",
-            personalize=bool(request.get("personalize")),
-            steps=self._settings.personal_steps,
-            film=str(film / FILM_FILE) if film is not None else "",
-            relative=bool(request.get("relative")),
-            same_person=bool(request.get("same_person")),
-            size=int(request.get("size", 512)),
-            most_seconds=self._settings.limits.film_seconds,
-            format=str(request.get("format", "")),
-        )
 
     def _hear(self, work: Work, message: Message) -> None:
         """What a worker says about its job."""
@@ -470,7 +411,7 @@ class Jobs:
             self._leave(work)
         entry.state, entry.error, entry.finished = state, error, now()
         try:
-            self._note_refinement(work)
+            note_refinement(entry, self._store)
             for path in self._store.job_folder(entry.id).iterdir():
                 if path.is_file() and path.name not in ("job.json", *entry.files):
                     path.unlink(missing_ok=True)
@@ -480,24 +421,6 @@ class Jobs:
         work.over.set()
         self.metrics.jobs_ended.labels(entry.kind, state).inc()
         self._tell(work, end=True)
-
-    def _note_refinement(self, work: Work) -> None:
-        """Say in the avatar's record whether the refinement that ends here came to its end, and in the job's too."""
-        entry = work.entry
-        refines = entry.kind == "personalize" or bool(entry.request.get("personalize"))
-        avatar = self._store.avatars.get(entry.avatar)
-        if not refines or avatar is None or not entry.attempts:
-            return
-        note = None
-        if entry.state != "done":
-            how = "was stopped" if entry.state == "cancelled" else "failed"
-            kept = "what it had reached is kept" if avatar.personalized else "the avatar is as it was before"
-            note = f"Its refinement {how} before the end; {kept}."
-        elif not avatar.personalized:
-            note = "Its refinement did not help on a photo held out as a check; the avatar is as it was before."
-        if note is not None:
-            entry.notes = [*entry.notes, note]
-        self._store.note_avatar(entry.avatar, note)
 
     def _tell(self, work: Work, end: bool = False) -> None:
         """Send how a job stands to all who follow it."""

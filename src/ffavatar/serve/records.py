@@ -9,7 +9,7 @@ from typing import Literal
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["reconstruct", "personalize", "drive", "export"]
-ExportFormat = Literal["ply", "glb", "spz", "html", "obj", "usda", "splat", "zip"]
+ExportFormat = Literal["ply", "glb", "mesh.glb", "spz", "html", "obj", "usda", "splat", "zip"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 LONGEST_NAME = 120
 
@@ -34,11 +34,15 @@ class Photo:
     name: str
     kept: bool
     reason: str | None
+    """Why it cannot be used; of a kept one what to know of it."""
     width: int
     height: int
     faces: int
+    """Faces found; ``face`` of the upload chooses among them."""
     crop: str | None
+    """Address of the crop around the head."""
     matte: str | None
+    """Address of the person's outline in the crop."""
 
 
 @dataclass
@@ -60,42 +64,55 @@ class Film:
 
 @dataclass
 class Job:
-    """One piece of work. ``done`` of ``total`` counts within the stage; ``position`` is the place in the queue, from
-    1; ``notes`` are sentences on what was done, such as photos that were left out."""
+    """One piece of work."""
 
     id: str
     kind: Kind
     state: State
     position: int | None = None
+    """Place in the queue, from 1."""
     stage: str | None = None
+    """What is being done."""
     done: int = 0
+    """Of ``total``, within the stage."""
     total: int = 0
+    """0 where it is not known."""
     seconds_left: float | None = None
+    """Of the stage, by its pace."""
     error: str | None = None
+    """Why it failed, in one sentence."""
     avatar: str | None = None
+    """Id of the avatar that it made or works on, as soon as there is one."""
     files: dict[str, str] = field(default_factory=dict)
+    """Name and address of each file that it made."""
     notes: list[str] = field(default_factory=list)
+    """Sentences on what was done, such as photos that were left out."""
     created: str = ""
     finished: str | None = None
 
 
 @dataclass
 class Avatar:
-    """A finished avatar. ``container`` always names its newest version; ``files`` are results made from it."""
+    """A finished avatar."""
 
     id: str
     name: str
     created: str
     version: int
+    """Counts its states from 1."""
     gaussians: int
     personalized: bool
     """Refined to its photos, if only in part: ``note`` then says so."""
     note: str | None
     """One sentence where the last refinement did not come to its end."""
     thumbnail: str
+    """Address of a picture of it."""
     container: str
+    """Address of its newest version."""
     bytes: int
+    """Of the container."""
     files: dict[str, str] = field(default_factory=dict)
+    """Name and address of each file made from it."""
 
 
 @dataclass
@@ -116,8 +133,11 @@ class ReconstructRequest:
 
     kind: Literal["reconstruct"]
     photos: list[str]
+    """Ids of uploaded photos that were kept, all of one person."""
     name: str | None = None
+    """For showing; one line of up to 120 characters."""
     personalize: bool = False
+    """Refine the avatar to its photos afterwards, in place: minutes."""
 
 
 @dataclass
@@ -126,7 +146,9 @@ class PersonalizeRequest:
 
     kind: Literal["personalize"]
     avatar: str
+    """Id of an avatar."""
     photos: list[str]
+    """Ids of uploaded photos that were kept."""
 
 
 @dataclass
@@ -135,12 +157,15 @@ class DriveRequest:
 
     kind: Literal["drive"]
     avatar: str
+    """Id of an avatar."""
     film: str
+    """Id of an uploaded film."""
     relative: bool = False
     """Count expressions from the calm face of the film: for another person's face."""
     same_person: bool = False
     """The film shows the avatar's own person: its outline places head and torso too; slower, closer."""
     size: int = 512
+    """Side of the film in pixels: an even number from 64 to 1024."""
 
 
 @dataclass
@@ -149,12 +174,17 @@ class ExportRequest:
 
     kind: Literal["export"]
     avatar: str
+    """Id of an avatar."""
     format: ExportFormat
+    """The ending of the file, as docs/export.md explains them; ``mesh.glb`` is a mesh, ``glb`` Gaussians."""
 
 
 JobRequest = ReconstructRequest | PersonalizeRequest | DriveRequest | ExportRequest
+# Attribute docstrings go into the OpenAPI description; a misspelt field of a request is an error.
+for _record in (Photo, Film, Job, Avatar):
+    setattr(_record, "__pydantic_config__", {"use_attribute_docstrings": True})  # noqa: B010
 for _request in (ReconstructRequest, PersonalizeRequest, DriveRequest, ExportRequest, AvatarChange):
-    setattr(_request, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010  a misspelt field is an error
+    setattr(_request, "__pydantic_config__", {"extra": "forbid", "use_attribute_docstrings": True})  # noqa: B010
 
 
 @dataclass

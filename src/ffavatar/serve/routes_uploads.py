@@ -3,7 +3,7 @@
 # No ``from __future__ import annotations``: FastAPI reads the annotations of functions that are made in a function.
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ffavatar.serve.checker import CROP_FILE, MATTE_FILE
 from ffavatar.serve.parts import Parts
@@ -48,11 +48,15 @@ def add_upload_routes(app: "FastAPI", parts: Parts) -> None:
             raise busy("The room for uploads is full", 60)
 
     @app.post("/api/photos", tags=["uploads"], openapi_extra=_form("files", many=True))
-    async def upload_photos(request: Request, face: int = Query(0, ge=0, le=_MOST_FACES)) -> Photos:
+    async def upload_photos(
+        request: Request,
+        face: Annotated[
+            int, Query(ge=0, le=_MOST_FACES, description="Which of several people, counted from the largest face, 0.")
+        ] = 0,
+    ) -> Photos:
         """Upload photos; each is judged, and kept for a time if it can be used.
 
-        `face` chooses among several people, counted from the largest. The picture itself is deleted at once: what stays
-        is the crop around the head.
+        The picture itself is deleted at once: what stays is the crop around the head.
         """
         check_room(request)
         received = await receive_files(

@@ -96,6 +96,7 @@ def run(
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit:
                 self.force_exit = True
+                self.loop.call_soon_threadsafe(parts.jobs.hurry.set)
             self.stop()
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -222,7 +222,8 @@ export class Panel {
     this.detail.append(make("option", { value: "auto" }, "Automatic"));
     for (const count of DETAIL_LEVELS) {
       const name = `${count / 1000}k`;
-      this.detail.append(make("option", { value: name }, `${count / 1000},000`));
+      const all = count === DETAIL_LEVELS[DETAIL_LEVELS.length - 1]; // how many that are differs from avatar to avatar
+      this.detail.append(make("option", { value: name }, all ? "All" : `${count / 1000},000`));
     }
     const paint = (): void => element.setAttribute("background", this.clear.checked ? "transparent" : this.color.value);
     this.detail.addEventListener("change", () => element.setAttribute("detail", this.detail.value));

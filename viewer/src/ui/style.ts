@@ -46,7 +46,8 @@ summary { padding: 9px 2px; cursor: pointer; font-weight: 600; }
 summary small { font-weight: 400; color: var(--muted); margin-left: 8px; }
 .slider { display: grid; grid-template-columns: 1fr auto; align-items: baseline; padding: 0 0 7px; }
 .slider input { grid-column: 1 / -1; width: 100%; }
-.slider .value { font-variant-numeric: tabular-nums; color: var(--muted); min-height: 1.45em; }
+.slider .value { font-variant-numeric: tabular-nums; color: var(--muted); }
+.slider .value:empty::before { content: "\\200b"; } /* a line's height, so that nothing moves when a number comes */
 button.wide { width: 100%; height: auto; padding: 9px; border: 1px solid var(--line); background: var(--press); margin: 4px 0; }
 video { width: 100%; border-radius: 10px; transform: scaleX(-1); display: block; margin: 6px 0; }
 .hint { color: var(--muted); font-size: 12px; margin: 4px 0; }
