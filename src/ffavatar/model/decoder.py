@@ -403,7 +403,7 @@ class AnchoredDecoder(nn.Module):
         # Behind the outline only hair lends to hair, the more the less it looks like the face and the better it is
         # seen: forehead, ears and background beside the hair are none.
         hair = table.hairy * seen.trust.amax(0) * likeness_of_hair(colors, skin).clamp_min(LEAST_HAIR) * confidence
-        if float(hair.sum()) < 1:
+        if float(hair.detach().sum()) < 1:
             return filled, skin
         usual = torch.cat([_weighted_median(colors, hair), hair.new_ones(1)])
         lent = torch.cat([colors * hair[:, None], hair[:, None]], -1)
