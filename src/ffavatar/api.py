@@ -46,7 +46,7 @@ def reconstruct(
 ) -> Avatar:
     """Photos of one person -> an avatar, in one forward pass.
 
-    ``level``: 0 about 5K, 1 about 20K, 2 about 80K Gaussians (the default).
+    ``level``: 0 about 5K, 1 about 20K, 2 about 150K Gaussians (the default).
 
     Raises:
         InputError: no photo shows a usable face; the message says why.
