@@ -37,18 +37,18 @@ def likeness_of_hair(colors: Tensor, skin: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Patches:
-    """Frames on the surface, (K, 3) each, in metres in the space they are given in."""
+class Frames:
+    """Tangent frames on the surface, (K, 3) each, metres of the neutral head."""
 
     places: Tensor
     along: Tensor  # unit, the hair's flow
     across: Tensor  # unit
 
 
-def _frames(points: Tensor, normals: Tensor) -> Patches:
+def _frames(points: Tensor, normals: Tensor) -> Frames:
     flow = points - points.new_tensor(WHORL)
     across = F.normalize(torch.linalg.cross(flow, normals), dim=-1)
-    return Patches(points, torch.linalg.cross(normals, across), across)
+    return Frames(points, torch.linalg.cross(normals, across), across)
 
 
 def far_apart(points: Tensor, first: int, count: int) -> Tensor:
