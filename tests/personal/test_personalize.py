@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor
 from ffavatar.animate import render_avatar
 from ffavatar.avatar import Avatar
 from ffavatar.errors import InputError
-from ffavatar.model import FFAvatar
+from ffavatar.model import Estimate, FFAvatar, Reconstruction
+from ffavatar.model.config import TINY
 from ffavatar.personal import Personalized, PersonalRecipe, personalize
 from ffavatar.personal.fit import Fit, Goals, exposed
 from ffavatar.personal.residuals import Nodes, Residuals, seen_pixels
@@ -29,14 +29,27 @@ RECIPE = PersonalRecipe(
 
 
 class Reader(FFAvatar):
-    """A model whose estimator knows the poses: the number of a view is its first landmark's x."""
+    """A model whose estimator knows the poses: the number of a view is its first landmark's x. Its avatars are all the
+    small one, whatever the views; ``asked`` keeps the numbers of the views they were made from."""
+
+    config = replace(TINY, surface_level=0)
 
     def __init__(self, known: HeadParams):
         torch.nn.Module.__init__(self)
-        self.known = known
+        self.known, self.head = known, small_avatar().rig.head
+        self.asked: list[list[int]] = []
 
-    def estimator(self, views: Views, identity: Tensor | None = None) -> SimpleNamespace:
-        return SimpleNamespace(params=self.known[views.landmarks[:, 0, 0].round().long()])
+    def estimator(self, views: Views, identity: Tensor | None = None) -> Estimate:
+        return Estimate(self.known[numbers(views)], small_avatar().identity)
+
+    def reconstruct(self, source: Views, level: int | None = None, estimate: Estimate | None = None) -> Reconstruction:
+        self.asked.append(numbers(source))
+        plain = small_avatar()
+        return Reconstruction(plain.rig, plain.canonical, estimate or self.estimator(source), plain.canonical.offsets)
+
+
+def numbers(views: Views) -> list[int]:
+    return [int(n) for n in views.landmarks[:, 0, 0].round()]
 
 
 def poses(count: int) -> HeadParams:
@@ -220,6 +233,23 @@ def test_guard_ends_a_run_that_harms(model: Reader, known: HeadParams) -> None:
     allowed = losses[0] - recipe.guard_keeps * (losses[0] - min(losses))
     assert made.steps == [check.step for check in made.checks if check.loss <= allowed + 1e-12][-1] < recipe.steps
     assert made.checks[-1].step < recipe.steps  # and early
+
+
+def test_the_trial_starts_from_an_avatar_that_has_not_seen_the_held_out_view(views: Views, known: HeadParams) -> None:
+    """The given avatar shows every view perfectly: measured from there, each step of the trial would seem to harm."""
+    model = Reader(known)
+    made = personalize(model, truth(), views, replace(RECIPE, guard=True, guard_checks=2))
+    assert model.asked and all(asked == [0, 1, 3, 4] for asked in model.asked)
+    assert made.checks[0].loss > 2 * made.checks[-1].loss and made.steps == RECIPE.steps
+    assert error(made.avatar, known, views) < 8e-4
+
+
+def test_the_guard_compares_by_the_perceptual_net_too(model: Reader, views: Views, known: HeadParams) -> None:
+    recipe = replace(RECIPE, guard=True, steps=4, guard_checks=1, lpips_share=0.0)
+    without, with_net = (personalize(model, small_avatar(), views, recipe, perceptual=net) for net in (None, Net()))
+    unlike = [(b.loss - a.loss) / recipe.weight_lpips for a, b in zip(without.checks, with_net.checks)]
+    assert abs(unlike[0] - error(small_avatar(), known[[2]], views[[2]])) < 0.1 * unlike[0]
+    assert 0 < unlike[1] < unlike[0]
 
 
 def test_exposure_is_the_photos_not_the_skins(model: Reader, known: HeadParams) -> None:

@@ -32,6 +32,7 @@ from ffavatar.evaluate.scorer import SCORERS, Scorer, load_scorer
 from ffavatar.evaluate.sheet import contact_sheet
 from ffavatar.evaluate.vfhq import vfhq_clips
 from ffavatar.model import create_model, load_model
+from ffavatar.personal import PersonalRecipe
 from ffavatar.photo import FrontEnd
 from ffavatar.weights import sha256_of
 
@@ -119,7 +120,9 @@ def chosen_methods(plan: Plan, rules: Rules) -> list[Method]:
         else:
             model = load_model(plan.preset, plan.weights)
         revision = f"{plan.preset} {weights_name(plan)}"
-        methods += avatar_methods(model, revision, plan.level) + personal_methods(model, revision, plan.level)
+        recipe = PersonalRecipe(size=rules.size)
+        methods += avatar_methods(model, revision, plan.level)
+        methods += personal_methods(model, revision, plan.level, recipe=recipe)
     return [method for method in methods if method.name in rules.methods] + [
         images_method(name, folder) for name, folder in plan.images
     ]

@@ -20,8 +20,8 @@ from ffavatar.model import FFAvatar
 from ffavatar.personal.fit import Fit, Goals, Perceptual, photo_loss
 from ffavatar.personal.recipe import PersonalRecipe
 from ffavatar.personal.starts import grey, unprojected
-from ffavatar.pipeline import drive, targets_on_white, track
-from ffavatar.types import CanonicalGaussians, HeadParams, Views
+from ffavatar.pipeline import drive, reconstruct, targets_on_white, track
+from ffavatar.types import HeadParams, Views
 
 Progress = Callable[[int, int], None]  # steps done and to do; what is to do shrinks when the trial ends early
 OnSnapshot = Callable[[Avatar, int], None]  # the avatar as it stands, and the steps done so far (as in Progress)
@@ -103,16 +103,13 @@ class _Run:
         self.goals = Goals(*targets_on_white(views, recipe.size))
         self.fingerprint = _fingerprint(avatar, views, recipe, perceptual is not None)
         self.read = drive(model, avatar, views)
-        if recipe.start == "grey":
-            self.avatar = grey(avatar)
-        elif recipe.start == "unprojected":
-            self.avatar = unprojected(avatar, self.read, self.goals.images, self.goals.mattes)
+        self.avatar = self._begun(avatar, self.read, list(range(len(views))))
         self.start = self.read
         self.checks: list[Check] = []
         self.chosen: int | None = None if self.guarded else recipe.steps
         self.fit: Fit | None = None
         self.last: dict[str, Any] | None = None  # state of the fit at the latest snapshot
-        self.best: CanonicalGaussians | None = None  # of the trial
+        self.best: Avatar | None = None  # of the trial
 
     def result(self) -> Personalized:
         kept = self._read_checkpoint()
@@ -134,10 +131,18 @@ class _Run:
             self._save()
         return self._outcome(finished)
 
-    def _new_fit(self, index: list[int], state: dict[str, Any] | None) -> Fit:
-        fit = Fit(
-            self.avatar, self.start[index], self.read[index], self.goals[index], self.recipe, self.perceptual
-        )  # fmt: skip
+    def _begun(self, avatar: Avatar, read: HeadParams, index: list[int]) -> Avatar:
+        """What the residuals are laid upon, of an avatar whose views ``index`` were read as ``read``."""
+        if self.recipe.start == "grey":
+            return grey(avatar)
+        if self.recipe.start == "unprojected":
+            return unprojected(avatar, read, self.goals.images[index], self.goals.mattes[index])
+        return avatar
+
+    def _new_fit(
+        self, avatar: Avatar, start: HeadParams, read: HeadParams, index: list[int], state: dict[str, Any] | None
+    ) -> Fit:
+        fit = Fit(avatar, start, read, self.goals[index], self.recipe, self.perceptual)
         if state is not None:
             fit.restore(state)
         self.last = fit.state()
@@ -145,10 +150,19 @@ class _Run:
         return fit
 
     def _trial(self, state: dict[str, Any] | None) -> None:
-        """Learn from all views but one, and see for how many steps that helps it."""
+        """Learn from all views but one, and see for how many steps that helps it.
+
+        The trial has an avatar of its own, made without the view held out: against one that has seen this view, every
+        step on the others would look like harm.
+        """
         recipe, count = self.recipe, len(self.views)
         held = self.held_out()
-        fit = self._new_fit([i for i in range(count) if i != held], state)
+        index = [i for i in range(count) if i != held]
+        seen = self.views[index]
+        avatar = reconstruct(self.model, seen, _level(self.model, self.avatar))
+        read = drive(self.model, avatar, seen)
+        start = track(self.model, avatar, seen, recipe.track_steps) if recipe.track_steps else read
+        fit = self._new_fit(self._begun(avatar, read, index), start, read, index, state)
         every = max(1, recipe.steps // recipe.guard_checks)
         if not self.checks:
             self._check(fit, held)
@@ -167,15 +181,18 @@ class _Run:
         return int(yaw.argsort(stable=True)[len(yaw) // 2])
 
     def _check(self, fit: Fit, held: int) -> None:
-        canonical = fit.canonical()
+        goals, changed = self.goals[[held]], replace(fit.avatar, canonical=fit.canonical())
         # An error of the reading would outweigh what the check is for: whether detail helps a view that it is not from.
-        changed = replace(self.avatar, canonical=canonical)
         params = track(self.model, changed, self.views[[held]], self.recipe.check_steps)
         with torch.no_grad():
-            drawn = render_avatar(self.avatar.rig, canonical, params, self.recipe.size)
-            loss = float(photo_loss(drawn.images, drawn.alphas, self.goals[[held]], self.recipe))
-        if all(loss < check.loss for check in self.checks):
-            self.best = canonical
+            drawn = render_avatar(changed.rig, changed.canonical, params, self.recipe.size)
+            loss = float(photo_loss(drawn.images, drawn.alphas, goals, self.recipe))
+            if self.perceptual is not None:
+                net, inside = self.perceptual, (drawn.images * goals.valid + 1 - goals.valid).clamp(0, 1)
+                unlike = net.distance(net.prepare(inside), net.prepare(goals.images))
+                loss += self.recipe.weight_lpips * float(unlike.mean())
+        if self.checks and all(loss < check.loss for check in self.checks):
+            self.best = changed
         self.checks.append(Check(fit.step, loss))
 
     def _holds(self, check: Check) -> bool:
@@ -190,7 +207,7 @@ class _Run:
 
     def _whole(self, state: dict[str, Any] | None) -> None:
         assert self.chosen is not None
-        fit = self._new_fit(list(range(len(self.views))), state)
+        fit = self._new_fit(self.avatar, self.start, self.read, list(range(len(self.views))), state)
         if self.guarded and state is None:
             self._save()  # a killed run need not repeat the trial
         while fit.step < self.chosen:
@@ -205,7 +222,7 @@ class _Run:
             self._save()
         before, to_do = (0, self.recipe.steps) if self.chosen is None else (self.trial_steps, self.chosen)
         if fit.step % _SNAPSHOT == 0 and self.on_snapshot is not None:
-            self.on_snapshot(replace(self.avatar, canonical=fit.canonical()), before + fit.step)
+            self.on_snapshot(replace(fit.avatar, canonical=fit.canonical()), before + fit.step)
         self.progress(before + fit.step, self.trial_steps + to_do)
 
     def _save(self) -> None:
@@ -243,20 +260,28 @@ class _Run:
 
     def _outcome(self, finished: bool) -> Personalized:
         params, gains, steps = self.start, self.goals.images.new_ones(len(self.views), 3), 0
-        canonical = self.avatar.canonical
+        avatar = self.avatar
         if not finished and self.fit is not None and self.last is not None:
             self.fit.restore(self.last)  # whole steps only
         half_way = self.chosen is not None and self.fit is not None and self.fit.step >= self.chosen / 2
         if self.fit is not None and (finished or half_way or (self.best is None and self.chosen is not None)):
-            canonical, params = self.fit.canonical(), self.fit.pose()
+            avatar, params = replace(avatar, canonical=self.fit.canonical()), self.fit.pose()
             gains, steps = self.fit.gains().detach(), self.fit.step
         elif self.best is not None:
-            canonical = self.best
+            avatar = self.best
         if finished and self.checkpoint is not None:
             self.checkpoint.unlink(missing_ok=True)
         about = {**self.avatar.about, "personalized": f"{steps} steps over {len(self.views)} views"}
-        made = replace(self.avatar, canonical=canonical.detach(), about=about)
+        made = replace(avatar, canonical=avatar.canonical.detach(), about=about)
         return Personalized(made, params.detach(), gains, steps, finished, tuple(self.checks))
+
+
+def _level(model: FFAvatar, avatar: Avatar) -> int:
+    """Subdivisions of the head at which ``model`` makes avatars as fine as this one."""
+    level = 0
+    while level < model.config.surface_level and len(model.head.surface(level + 1).parents) <= len(avatar):
+        level += 1
+    return level
 
 
 def _fingerprint(avatar: Avatar, views: Views, recipe: PersonalRecipe, perceptual: bool) -> str:
