@@ -8,7 +8,7 @@ import torch
 from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import load_head
-from ffavatar.model.outgrowth import _extend, outgrow
+from ffavatar.model.outgrowth import extend, outgrow
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 SIZE = 160
@@ -133,7 +133,7 @@ def test_a_surface_of_another_colour_denies_what_would_stand_before_it(scene):
 def test_depth_is_extended_from_what_is_near():
     depth, known = torch.zeros(64, 64), torch.zeros(64, 64)
     depth[:, :20], known[:, :20] = 1.5, 1.0
-    far, told = _extend(depth, known)
+    far, told = extend(depth, known)
     assert torch.equal(far[:, :20], depth[:, :20])
     torch.testing.assert_close(far[told], torch.full_like(far[told], 1.5))
     assert told[:, :40].all()

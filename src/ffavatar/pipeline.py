@@ -36,17 +36,18 @@ TRACK_EPS2D, TRACK_WIDENING = EPS2D / 4, 0.25  # wider splats would draw the out
 def reconstruct(model: FFAvatar, source: Views, level: int | None = None) -> Avatar:
     """Any number of views of one person -> an avatar, in one forward pass.
 
-    From two views on a coarse avatar is made first, to whose outline the views are registered; what they show then
-    falls on the same places.
+    From two views on a coarse avatar is made first, to whose outline the views that show its hair and clothes
+    (``model/looks.py``) are registered; what they show then falls on the same places.
 
     ``level``: subdivisions of the head; None takes the preset's (2, about 80K Gaussians).
     """
-    estimate = model.estimator(source)
+    estimate, looks = model.estimator(source), None
     if len(source) > 1:
         made = model.reconstruct(source, COARSE_LEVEL, estimate)
-        coarse = Avatar(made.rig, made.canonical, estimate.identity)
-        estimate = Estimate(_registered(model, coarse, source, estimate.params), estimate.identity)
-    made = model.reconstruct(source, level, estimate)
+        coarse, looks = Avatar(made.rig, made.canonical, estimate.identity), made.looks
+        registered = _registered(model, coarse, source, estimate.params)
+        estimate = Estimate(registered.where(looks.taken, estimate.params), estimate.identity)
+    made = model.reconstruct(source, level, estimate, looks)
     return Avatar(made.rig, made.canonical, made.estimate.identity)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 T = TypeVar("T")
@@ -87,6 +87,11 @@ class HeadParams:
 
     def detach(self) -> HeadParams:
         return _map_tensors(self, Tensor.detach)
+
+    def where(self, chosen: Bool[Tensor, " B"], other: HeadParams) -> HeadParams:
+        """These frames where ``chosen``, ``other``'s elsewhere."""
+        return HeadParams(**{name: torch.where(chosen[:, None], value, getattr(other, name))
+                             for name, value in vars(self).items()})  # fmt: skip
 
     def joint_rotations(self) -> Float[Tensor, "B 5 3"]:
         """(B, 5, 3) axis-angle, in the order global, neck, jaw, eye_left, eye_right."""

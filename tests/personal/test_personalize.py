@@ -15,6 +15,7 @@ from ffavatar.avatar import Avatar
 from ffavatar.errors import InputError
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.config import TINY
+from ffavatar.model.looks import Looks
 from ffavatar.personal import Personalized, PersonalRecipe, personalize
 from ffavatar.personal.fit import Fit, Goals, exposed
 from ffavatar.personal.residuals import Nodes, Residuals, seen_pixels
@@ -42,10 +43,14 @@ class Reader(FFAvatar):
     def estimator(self, views: Views, identity: Tensor | None = None) -> Estimate:
         return Estimate(self.known[numbers(views)], small_avatar().identity)
 
-    def reconstruct(self, source: Views, level: int | None = None, estimate: Estimate | None = None) -> Reconstruction:
+    def reconstruct(
+        self, source: Views, level: int | None = None, estimate: Estimate | None = None, looks: Looks | None = None
+    ) -> Reconstruction:
         self.asked.append(numbers(source))
         plain = small_avatar()
-        return Reconstruction(plain.rig, plain.canonical, estimate or self.estimator(source), plain.canonical.offsets)
+        return Reconstruction(
+            plain.rig, plain.canonical, estimate or self.estimator(source), plain.canonical.offsets, Looks.one(source)
+        )
 
 
 def numbers(views: Views) -> list[int]:

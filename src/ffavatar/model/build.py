@@ -14,9 +14,10 @@ from ffavatar.errors import InputError
 from ffavatar.head import HeadModel, load_head
 from ffavatar.model.anchors import choose_anchors, surface_table
 from ffavatar.model.config import PRESETS, ModelConfig
-from ffavatar.model.decoder import AnchoredDecoder, FullDecoder
+from ffavatar.model.decoder import AnchoredDecoder, FullDecoder, Sources
 from ffavatar.model.encoder import ConvEncoder, DinoEncoder
 from ffavatar.model.estimator import DinoEstimator, Estimate, LandmarkEstimator
+from ffavatar.model.looks import Looks
 from ffavatar.model.outgrowth import outgrow
 from ffavatar.model.query_former import QueryFormer
 from ffavatar.types import CanonicalGaussians, Views
@@ -30,6 +31,7 @@ class Reconstruction:
     canonical: CanonicalGaussians
     estimate: Estimate  # of the source views
     learned_offsets: Tensor  # (surface points, 3) metres: the part of the offsets that training keeps small
+    looks: Looks  # of the source views
 
 
 class FFAvatar(nn.Module):
@@ -60,11 +62,13 @@ class FFAvatar(nn.Module):
             self.decoder = FullDecoder(config.width)
         self.former = QueryFormer(queries, config.width, config.depth, config.heads, token_width)
 
-    def reconstruct(self, source: Views, level: int | None = None, estimate: Estimate | None = None) -> Reconstruction:
+    def reconstruct(
+        self, source: Views, level: int | None = None, estimate: Estimate | None = None, looks: Looks | None = None
+    ) -> Reconstruction:
         """The forward pass: any number of views of one person, in any order, to one avatar.
 
         ``level`` subdivisions of the head (the preset's by default); ``estimate`` replaces the estimator's own
-        reading of the sources (training may give exact labels).
+        reading of the sources (training may give exact labels), ``looks`` what is found of their hair and clothes.
         """
         if len(source) == 0:
             raise InputError("No source view to reconstruct from; give at least one photo with a face.")
@@ -79,8 +83,12 @@ class FFAvatar(nn.Module):
             def former(evidence: Tensor) -> Tensor:
                 return self.former(positions, encoded.tokens, evidence)
 
-            rig, canonical, learned = self.decoder(rig, level, source, estimate.params, encoded.feature_map, former)
-            rig, canonical = outgrow(rig, canonical, source, estimate.params, self.decoder.hangers, level)
+            params = estimate.params
+            looks = looks or self.decoder.looks(rig, source, params)
+            sources = Sources(looks.relit(source), params, encoded.feature_map, looks)
+            rig, canonical, learned = self.decoder(rig, level, sources, former)
+            taken = looks.taken
+            rig, canonical = outgrow(rig, canonical, source[taken], params[taken], self.decoder.hangers, level)
         else:
             identity = self.head.shapedirs.new_zeros(self.head.shapedirs.shape[2])
             rig = Rig.of(self.head, identity, self.head.surface(level))
@@ -94,7 +102,8 @@ class FFAvatar(nn.Module):
             table = surface_table(self.head, torch.arange(min(8, len(self.head.v_template))), level)
             canonical = self.decoder(tokens, table.spacing.to(tokens.device))
             learned = canonical.offsets
-        return Reconstruction(rig, canonical, estimate, learned)
+            looks = Looks.one(source)
+        return Reconstruction(rig, canonical, estimate, learned, looks)
 
 
 def _resized(views: Views, size: int) -> Views:

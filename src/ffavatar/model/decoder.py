@@ -27,6 +27,7 @@ from ffavatar.model.anchors import (
     surface_table,
     vertex_normals,
 )
+from ffavatar.model.looks import Looks, Parts, read_looks, shown_beyond
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
 from ffavatar.model.trimming import carved, trim
 from ffavatar.model.unseen_hair import likeness_of_hair, unseen_detail
@@ -77,6 +78,16 @@ class FullDecoder(nn.Module):
             opacities=torch.sigmoid(raw[:, 10] + OPACITY_AT_ZERO),
             colors=torch.sigmoid(raw[:, 11:14]),
         )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """S source views and what is known of them."""
+
+    views: Views
+    params: HeadParams
+    features: Tensor  # (S, C, H, W)
+    looks: Looks
 
 
 @dataclass(frozen=True)
@@ -175,20 +186,31 @@ class AnchoredDecoder(nn.Module):
             self._tables[key] = surface_table(self.head_model[0], self.anchors, level)
         return self._tables[key]
 
-    def look(
-        self,
-        rig: Rig,
-        slack: Tensor,
-        offsets: Tensor,
-        views: Views,
-        params: HeadParams,
-        features: Tensor,
-        front: Tensor,
-    ) -> Sampled:
+    def hanging(self, surface: Surface) -> Tensor:
+        """(N,) in [0, 1]: how far a surface's points are hair and clothes, which depend on the look."""
+        return surface.interpolate(self.table(0).spread(self.liftable[:, None]))[:, 0]
+
+    @torch.no_grad()
+    def looks(self, rig: Rig, views: Views, params: HeadParams) -> Looks:
+        """Which of the views show the person in one look."""
+        looks = Looks.one(views)
+        if len(views) == 1:
+            return looks
+        table = self.table(0)
+        bare, base = torch.zeros_like(table.points), rig_at(rig, table.surface)
+        front = self.front(base, bare, params, table.spacing)
+        seen = self.look(base, table.slack, bare, Sources(views, params, front, looks), front)
+        clothes = rig.head.lbs_weights[:, 0] > 0.5  # on the torso
+        face = (self.hanging(table.surface) < 0.1) & ~table.inner & ~clothes
+        beyond = shown_beyond(rig, self.hangers, views, params, front[..., ::2, ::2])
+        return read_looks(seen.colors, seen.trust, Parts(face, table.hairy, clothes), beyond)
+
+    def look(self, rig: Rig, slack: Tensor, offsets: Tensor, sources: Sources, front: Tensor) -> Sampled:
         """Project the rig's points, moved by ``offsets``, into every view and read what is there.
 
         A point may lie ``slack`` (N,) metres behind what is seen, whose depth :meth:`front` draws.
         """
+        views, params = sources.views, sources.params
         points, turn = pose_surface(rig, params)
         normals = vertex_normals(rig.neutral, rig.head.faces)
         normal = F.normalize(rig.surface.interpolate(normals), dim=-1)
@@ -207,7 +229,8 @@ class AnchoredDecoder(nn.Module):
         inside = ((uv > 0) & (uv < 1)).all(-1).float() * (valid > 0.99)
         matte = matte * inside + (1 - inside)
         trust = visible * (SIDEWAYS + (1 - SIDEWAYS) * facing).clamp(0.02, 1) ** 2 * matte**2 * inside
-        return Sampled(colors, _sample(features, uv), matte, trust, facing, depth)
+        trust = trust * torch.lerp(facing.new_ones(()), sources.looks.weights[:, None], self.hanging(rig.surface))
+        return Sampled(colors, _sample(sources.features, uv), matte, trust, facing, depth)
 
     @torch.no_grad()
     def front(self, rig: Rig, offsets: Tensor, params: HeadParams, spacing: Tensor) -> Tensor:
@@ -256,22 +279,21 @@ class AnchoredDecoder(nn.Module):
         known = self.smooth @ total + 1e-3 * (self.fill @ total)
         return self.liftable * (smoothed / (known + 0.05)).clamp(0, MAX_LIFT_M)
 
-    def forward(
-        self, rig: Rig, level: int, views: Views, params: HeadParams, features: Tensor, former
-    ) -> tuple[Rig, CanonicalGaussians, Tensor]:
+    def forward(self, rig: Rig, level: int, sources: Sources, former) -> tuple[Rig, CanonicalGaussians, Tensor]:
         """The rig that carries the Gaussians, they, and the learned part of the surface's offsets, which training keeps
         small.
 
         ``former(evidence (A, width)) -> tokens (A, width)`` is the query-former with its token bank bound in."""
         table = self.table(level)
+        views, params, taken = sources.views, sources.params, sources.looks.taken
         normals = vertex_normals(rig.neutral, rig.head.faces)
         with torch.no_grad():
-            lift = self.lift(rig, views, params)
+            lift = self.lift(rig, views[taken], params[taken])
         anchor_table = self.table(0)
         lifted = anchor_table.spread(lift[:, None] * normals[self.anchors])
         base = rig_at(rig, anchor_table.surface)
         front = self.front(base, lifted, params, anchor_table.spacing)
-        first = self.look(base, anchor_table.slack, lifted, views, params, features, front)
+        first = self.look(base, anchor_table.slack, lifted, sources, front)
         tokens = former(self._evidence(first, lift))
         coarse = self.coarse(tokens)
         outer = (~table.inner)[:, None]
@@ -284,7 +306,7 @@ class AnchoredDecoder(nn.Module):
         spacing = point_spacing(placed, table.surface.faces).clamp_max(MAX_SPACING_M)
         rig = rig_at(rig, table.surface)
         front = self.front(rig, offsets, params, spacing)
-        seen = self.look(rig, table.slack, offsets, views, params, features, front)
+        seen = self.look(rig, table.slack, offsets, sources, front)
         cues = seen.cues()
         share, confidence = self._shares(seen, cues)
         mixed = (share[..., None] * cues).sum(0)
@@ -292,7 +314,7 @@ class AnchoredDecoder(nn.Module):
         spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
         filled, skin = self._fill(table, sampled, confidence, seen)
         base_color = confidence[:, None] * sampled + (1 - confidence[:, None]) * filled
-        carve = carved(seen.matte)
+        carve = carved(seen.matte[taken])
         extra = torch.cat([mixed, confidence[:, None], carve[:, None], spread_out], -1)
         # interpolation is linear, so the first layer runs on the few anchors instead of the many Gaussians
         raw = self.fine(table.spread(self.token_in(tokens)) + self.fine_in(extra))
@@ -311,11 +333,11 @@ class AnchoredDecoder(nn.Module):
             rig.surface, canonical, base_color, confidence, carve, table.inner, table.hairy, table.sinks, table.slack
         )
         for _ in range(ROUNDS if level >= LEVEL else 0):
-            splats, seen = self._split(rig, splats, seen, views, params, features, front)
+            splats, seen = self._split(rig, splats, seen, sources, front)
         rig = rig_at(rig, splats.surface)
         detail = unseen_detail(rig, splats.canonical, splats.hairy, splats.confidence, seen.trust, skin, views, params)
         whole = replace(splats.canonical, colors=(splats.canonical.colors + detail).clamp(0, 1))
-        cut = trim(rig, whole, splats.carve, views, params, ~splats.inner, splats.sinks)
+        cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks)
         return rig, cut, learned
 
     def _shares(self, seen: Sampled, cues: Tensor) -> tuple[Tensor, Tensor]:
@@ -327,14 +349,7 @@ class AnchoredDecoder(nn.Module):
         return share, total / (total + UNSURE) * within.clamp(0.01, 1)
 
     def _split(
-        self,
-        rig: Rig,
-        splats: _Splats,
-        seen: Sampled,
-        views: Views,
-        params: HeadParams,
-        features: Tensor,
-        front: Tensor,
+        self, rig: Rig, splats: _Splats, seen: Sampled, sources: Sources, front: Tensor
     ) -> tuple[_Splats, Sampled]:
         """The splats with the coarse ones among them split, each of the four in its own colour; and what is seen of
         all. What was learned of a splat's colour, beyond what is seen, holds for its four."""
@@ -349,7 +364,7 @@ class AnchoredDecoder(nn.Module):
             barycentric=splats.surface.barycentric[parent],
         )
         slack = splats.slack[parent]
-        found = self.look(rig_at(rig, surface), slack, four.offsets, views, params, features, front)
+        found = self.look(rig_at(rig, surface), slack, four.offsets, sources, front)
         share, confidence = self._shares(found, found.cues())
         own = (share[..., None] * found.colors).sum(0)
         color = torch.lerp(splats.base_color[parent], own, confidence[:, None])
@@ -370,7 +385,7 @@ class AnchoredDecoder(nn.Module):
             ),
             base_color=put(splats.base_color, color),
             confidence=put(splats.confidence, torch.maximum(confidence, splats.confidence[parent])),
-            carve=put(splats.carve, carved(found.matte)),
+            carve=put(splats.carve, carved(found.matte[sources.looks.taken])),
             inner=put(splats.inner, splats.inner[parent]),
             hairy=put(splats.hairy, splats.hairy[parent]),
             sinks=put(splats.sinks, splats.sinks[parent]),

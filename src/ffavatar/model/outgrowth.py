@@ -7,7 +7,7 @@ the depth of the nearest surface. They hang on the nearby scalp, neck and torso 
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -65,33 +65,26 @@ def _grow(
     surfaces = torch.stack([_front(*_drawn(rig, canonical, params[i : i + 1], grid, face)) for i in range(count)])
     for view in torch.argsort(params.root.norm(dim=-1) + params.neck.norm(dim=-1), stable=True).tolist():
         alpha, (depth,) = _drawn(rig, canonical, params[view : view + 1], grid)
-        extended, known = _extend(depth, (alpha > COVERED).float())
+        extended, known = extend(depth, (alpha > COVERED).float())
         gap = (person[view, 0] > PERSON) & (alpha < UNCOVERED) & valid[view, 0] & known
-        row, column = gap.nonzero(as_tuple=True)
-        if not len(row):
+        if not gap.any():
             continue
-        far = extended[row, column]
-        x, y = ((index + 0.5) / grid - 0.5 for index in (column, row))
-        points = torch.stack([x * far / NORMALISED_FOCAL, -y * far / NORMALISED_FOCAL, -far], -1)
-        distance, near = torch.cdist(points, places[view]).topk(PARENTS, largest=False)
-        weights = F.normalize(1 / (distance + NEAR_M), p=1, dim=1)
-        base, turn = _carried(places, turns, near, weights)
-        offsets = quat_rotate(turn[view] * turn.new_tensor([1.0, -1, -1, -1]), points - base[view])
-        own = inner[view, :, row, column].T
-        share = _agreement(base + quat_rotate(turn, offsets), own, person, valid, colors, surfaces, view)
+        points = hung(gap, extended, places, turns, view)
+        own = inner[view, :, gap].T
+        share = _agreement(points.posed, own, person, valid, colors, surfaces, view)
         kept = share > 0
         added = CanonicalGaussians(
-            offsets=offsets,
-            quats=points.new_tensor([1.0, 0, 0, 0]).expand(len(points), 4),
-            scales=(SCALE_OF_CELL * far / (NORMALISED_FOCAL * grid))[:, None].expand(-1, 3),
+            offsets=points.offsets,
+            quats=own.new_tensor([1.0, 0, 0, 0]).expand(len(own), 4),
+            scales=SCALE_OF_CELL * points.cell[:, None].expand(-1, 3),
             opacities=OPACITY * share,
             colors=own,
         )
         canonical = _joined(canonical, added, kept)
         surface = replace(
             rig.surface,
-            parents=torch.cat([rig.surface.parents, hangers[near[kept]]]),
-            barycentric=torch.cat([rig.surface.barycentric, weights[kept]]),
+            parents=torch.cat([rig.surface.parents, hangers[points.near[kept]]]),
+            barycentric=torch.cat([rig.surface.barycentric, points.weights[kept]]),
         )
         rig = replace(rig, surface=surface)
     return rig, canonical
@@ -108,7 +101,7 @@ def _cored(colors: Tensor, person: Tensor) -> Tensor:
     core = (-F.max_pool2d(-person, EDGE_PX, 1, padding=EDGE_PX // 2) > SURELY).float()
     out = colors.clone()
     for view, channel in itertools.product(range(len(colors)), range(3)):
-        inner, told = _extend(colors[view, channel], core[view, 0])
+        inner, told = extend(colors[view, channel], core[view, 0])
         out[view, channel] = torch.where(told, inner, colors[view, channel])
     return out
 
@@ -128,7 +121,7 @@ def _drawn(
     return alpha[0, ..., 0], (drawn[0] / alpha[0].clamp_min(1e-3)).permute(2, 0, 1)
 
 
-def _extend(depth: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def extend(depth: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Depth (H, W) carried from where it is known to what lies near, by means over ever larger cells (push-pull).
 
     Returns the depth and where it could be told, a bool mask (H, W).
@@ -146,6 +139,32 @@ def _extend(depth: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         empty = finer_weight == 0
         total, weight = torch.where(empty, total, finer_total), torch.where(empty, weight, finer_weight)
     return total / weight.clamp_min(1e-9), weight > 1e-9
+
+
+@dataclass(frozen=True)
+class Hung:
+    """P points beyond the surface, and what they hang on."""
+
+    near: Tensor  # (P, PARENTS) among the hangers
+    weights: Tensor  # (P, PARENTS), sum 1
+    offsets: Tensor  # (P, 3) metres, of the canonical head
+    posed: Tensor  # (S, P, 3) where they stand in every view
+    cell: Tensor  # (P,) metres between neighbours
+
+
+def hung(gap: Tensor, depth: Tensor, places: Tensor, turns: Tensor, view: int) -> Hung:
+    """The pixels ``gap`` (P, P) bool of one of S views as points at ``depth`` (P, P) metres, hung on the nearest of
+    hangers that are posed at ``places`` (S, K, 3), turned by ``turns`` (S, K, 4)."""
+    grid = gap.shape[-1]
+    row, column = gap.nonzero(as_tuple=True)
+    far = depth[row, column]
+    x, y = ((index + 0.5) / grid - 0.5 for index in (column, row))
+    points = torch.stack([x * far / NORMALISED_FOCAL, -y * far / NORMALISED_FOCAL, -far], -1)
+    distance, near = torch.cdist(points, places[view]).topk(PARENTS, largest=False)
+    weights = F.normalize(1 / (distance + NEAR_M), p=1, dim=1)
+    base, turn = _carried(places, turns, near, weights)
+    offsets = quat_rotate(turn[view] * turn.new_tensor([1.0, -1, -1, -1]), points - base[view])
+    return Hung(near, weights, offsets, base + quat_rotate(turn, offsets), far / (NORMALISED_FOCAL * grid))
 
 
 def _carried(places: Tensor, turns: Tensor, near: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

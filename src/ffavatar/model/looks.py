@@ -1,0 +1,136 @@
+"""Which source views show the person in one look: the same hair and clothes.
+
+Photos of different days agree on the face and on little else. Blended, their hair and collars are ghosts, and one
+photo's outline cuts away what another shows. So hair and clothes are taken from the views of one look; the others help
+with the face, in that look's light, and lend colour only where it shows nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffavatar.animate import Rig
+from ffavatar.geometry import normalised_camera, project
+from ffavatar.model.outgrowth import PERSON, extend, hung
+from ffavatar.types import HeadParams, Views
+
+OTHER_LOOK = 0.05  # weight of the next best look's hair and clothes, squared for the one after
+BEYOND_M2 = 9e-4  # area beyond the head that one view shows, and another does not
+CLOTHES, HAIR, DIM = 0.4, 0.3, 0.15  # mean difference of two views' colours, relative to their brightness and DIM
+MOST_APART = 1.7  # sum of these three, in those units, between two views of one look
+ENOUGH = 1.0  # trust, summed over vertices, below which two views show too little in common to be compared
+MARGIN = 5 / 96  # crop sides by which an outline may be off: no pose is exact, and hair has no depth of its own
+MOST_GAIN = 2.5  # of another look's light
+SEEN, BRIGHT = 0.2, 0.98  # trust from which a face's colour counts, and the share of all values that is not blown out
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Of S views. Views of rank 0 show the look that is taken, in which nothing is changed."""
+
+    rank: Tensor  # (S,) int64
+    gains: Tensor  # (S, 3) what brings a view's colours into the light of rank 0
+
+    @staticmethod
+    def one(views: Views) -> Looks:
+        """All views in one look."""
+        count = len(views)
+        return Looks(views.mattes.new_zeros(count, dtype=torch.long), views.mattes.new_ones(count, 3))
+
+    @property
+    def taken(self) -> Tensor:
+        """(S,) bool: of rank 0."""
+        return self.rank == 0
+
+    @property
+    def weights(self) -> Tensor:
+        """(S,) with which the views' hair and clothes count."""
+        return OTHER_LOOK ** self.rank.to(self.gains)
+
+    def relit(self, views: Views) -> Views:
+        """``views`` in the light of rank 0."""
+        return replace(views, images=(views.images * self.gains[:, None, None]).clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which of V vertices say what of a look, each (V,) bool."""
+
+    face: Tensor
+    hair: Tensor
+    clothes: Tensor
+
+
+def read_looks(colors: Tensor, trust: Tensor, parts: Parts, beyond: Tensor) -> Looks:
+    """The looks of S views of V vertices.
+
+    ``colors`` (S, V, 3) and ``trust`` (S, V): what each view shows of each vertex, and how surely. ``beyond`` (S, S):
+    as :func:`shown_beyond`. The result follows the views when they are reordered.
+    """
+    count = len(colors)
+    # an outline that its own view's hair does not keep to tells nothing
+    beyond = (beyond - beyond.diagonal()[:, None]).clamp_min(0)
+    apart = torch.maximum(beyond, beyond.T) / BEYOND_M2
+    gains = colors.new_ones(count, count, 3)  # from the light of the first to that of the second
+    for i in range(count):
+        both = (trust[i] * trust).sqrt()  # (S, V)
+        face = (both * parts.face)[..., None]
+        gains[i] = ((face * colors).sum(1) + 1e-3) / ((face * colors[i]).sum(1) + 1e-3)
+        own = colors[i] * gains[i][:, None]
+        unlike = (own - colors).abs().mean(-1) / ((own + colors).mean(-1) / 2 + DIM)
+        for part, usual in ((parts.hair, HAIR), (parts.clothes, CLOTHES)):
+            total = (both * part).sum(1)
+            mean = (both * part * unlike).sum(1) / total.clamp_min(ENOUGH)
+            apart[i] += torch.where(total < ENOUGH, 0.0, mean / usual)
+    same = torch.maximum(apart, apart.T) <= MOST_APART
+    same.fill_diagonal_(True)
+
+    shown = (trust * (parts.hair | parts.clothes)).sum(1)  # how much of its look a view shows
+    rank = torch.full((count,), -1, device=colors.device)
+    first = 0
+    for place in range(count):
+        left = rank < 0
+        if not left.any():
+            break
+        worth = (same & left).to(shown) @ shown + 1e-3 * shown  # among equals the one that shows most
+        chosen = int(torch.where(left, worth, -1.0).argmax())
+        first = chosen if place == 0 else first
+        rank[left & same[chosen]] = place
+    # what is lit brightest keeps its detail
+    face = torch.where(((trust > SEEN) & parts.face)[..., None], colors, torch.nan)
+    most = (1 / face.nanquantile(BRIGHT, 1)).nan_to_num(1.0).clamp(1, MOST_GAIN)  # (S, 3)
+    light = gains[:, first].clamp_min(1 / MOST_GAIN).minimum(most)
+    light = torch.where((rank == 0)[:, None], 1.0, light)
+    return Looks(rank, light)
+
+
+def shown_beyond(rig: Rig, hangers: Tensor, views: Views, params: HeadParams, depth: Tensor) -> Tensor:
+    """Area that each view shows beyond the bare head and that each other one shows as background. (S, S) square metres
+
+    ``hangers`` (K,): base vertices on which hair and clothes hang. ``depth`` (S, 1, P, P) metres of the head as each
+    view would see it, 1000 where nothing is. What lies outside a photo may be there.
+    """
+    count, grid = len(views), depth.shape[-1]
+    size = (grid, grid)
+    person = F.interpolate((views.mattes * views.valid)[:, None], size, mode="area")
+    inside = F.interpolate(views.valid[:, None], size, mode="area") > 0.99
+    reach = round(MARGIN * grid)
+    wide = F.max_pool2d(torch.where(inside, person, 1.0), 2 * reach + 1, 1, reach)
+    posed = rig.head.pose(rig.neutral.expand(count, -1, -1), rig.joints.expand(count, -1, -1), params)
+    places, turns = posed.vertices[:, hangers], F.normalize(posed.quats[:, hangers], dim=-1)
+    beyond = person.new_zeros(count, count)
+    for view in range(count):
+        head = depth[view, 0] < 100
+        extended, known = extend(depth[view, 0] * head, head.to(depth))
+        points = hung(
+            (person[view, 0] > PERSON) & ~head & inside[view, 0] & known, extended, places, turns, view
+        )  # fmt: skip
+        uv, _ = project(points.posed, normalised_camera(1, count, depth.device))
+        shown = F.grid_sample(wide, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[:, 0, :, 0]
+        within = ((uv > 0) & (uv < 1)).all(-1)
+        beyond[view] = ((1 - torch.where(within, shown, 1.0)) * points.cell**2).sum(1)
+    return beyond
