@@ -27,7 +27,8 @@ from ffavatar.evaluate.lpips import ALEX, load_lpips
 from ffavatar.geometry import normalised_camera, quat_multiply, quat_rotate
 from ffavatar.model import FFAvatar, load_model
 from ffavatar.personal import PersonalRecipe, personalize
-from ffavatar.personal.fit import Fit, Goals, Perceptual
+from ffavatar.personal.fit import Fit, Perceptual
+from ffavatar.personal.goals import Goals
 from ffavatar.pipeline import drive, reconstruct, targets_on_white
 from ffavatar.render import mean_ssim
 from ffavatar.ssim import ssim_map

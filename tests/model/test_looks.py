@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from made_looks import BLUE, DIMMER, RED, SIZE, SKIN, two_days
 
-from ffavatar.animate import Rig, render_avatar
-from ffavatar.head import HeadModel, load_head
+from ffavatar.animate import render_avatar
+from ffavatar.head import HeadModel
 from ffavatar.model import Estimate, create_model
 from ffavatar.model.looks import BEYOND_M2, MOST_GAIN, Looks, Parts, read_looks
-from ffavatar.types import CanonicalGaussians, HeadParams, Views
-
-SIZE = 128
-BLUE, RED = (0.1, 0.2, 0.7), (0.7, 0.15, 0.1)
+from ffavatar.types import HeadParams, Views
 
 
 def told(looks: list[int], light: list[float]) -> tuple[torch.Tensor, torch.Tensor, Parts, torch.Tensor]:
@@ -81,27 +79,7 @@ def test_relit_views_stay_colours() -> None:
 
 @pytest.fixture(scope="module")
 def people() -> tuple[HeadModel, HeadParams, Views]:
-    """Five pictures of the average head: three in a blue shirt, two in a red one and in dimmer light."""
-    head = load_head()
-    rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(1))
-    count = len(rig.surface)
-    params = HeadParams.neutral(5, len(head.expression_names), distance_m=1.15)
-    params.root[:, 1] = torch.tensor([0.0, 0.3, -0.25, 0.1, -0.1])
-    torso = rig.surface.interpolate(head.lbs_weights[:, :1]) > 0.5
-    skin = torch.tensor([0.8, 0.6, 0.5])
-    images, mattes = [], []
-    for view in range(5):
-        shirt, light = (torch.tensor(BLUE), 1.0) if view < 3 else (torch.tensor(RED), 0.75)
-        colors = light * torch.where(torso, shirt, skin)
-        gaussians = CanonicalGaussians(
-            torch.zeros(count, 3), torch.tensor([1.0, 0, 0, 0]).expand(count, 4), torch.full((count, 3), 0.003),
-            torch.full((count,), 0.99), colors,
-        )  # fmt: skip
-        drawn = render_avatar(rig, gaussians, params[[view]], SIZE)
-        images.append(drawn.images)
-        mattes.append((drawn.alphas > 0.9).float())
-    full = torch.ones(5, SIZE, SIZE)
-    return head, params, Views(torch.cat(images), torch.cat(mattes), full, torch.zeros(5, 478, 3), torch.zeros(5, 52))
+    return two_days()
 
 
 def test_an_avatar_of_two_days_wears_one_shirt(people) -> None:
@@ -112,12 +90,12 @@ def test_an_avatar_of_two_days_wears_one_shirt(people) -> None:
         made = model.reconstruct(views, 1, Estimate(params, torch.zeros(head.identity_size)))
         alone = model.reconstruct(views[[3, 4]], 1, Estimate(params[[3, 4]], torch.zeros(head.identity_size)))
     assert made.looks.rank.tolist() == [0, 0, 0, 1, 1] and alone.looks.rank.tolist() == [0, 0]
-    torch.testing.assert_close(made.looks.gains[3], torch.full((3,), 1 / 0.75), atol=0.05, rtol=0)
-    for what, shirt in ((made, BLUE), (alone, tuple(0.75 * value for value in RED))):
+    torch.testing.assert_close(made.looks.gains[3], torch.full((3,), 1 / DIMMER), atol=0.05, rtol=0)
+    for what, shirt in ((made, BLUE), (alone, tuple(DIMMER * value for value in RED))):
         drawn = render_avatar(what.rig, what.canonical, params[[0]], SIZE).images[0]
         torch.testing.assert_close(drawn[-12, SIZE // 2 - 30], torch.tensor(shirt), atol=0.06, rtol=0)
     face = render_avatar(made.rig, made.canonical, params[[0]], SIZE).images[0, SIZE // 2 - 6, SIZE // 2 + 8]
-    torch.testing.assert_close(face, torch.tensor([0.8, 0.6, 0.5]), atol=0.06, rtol=0)
+    torch.testing.assert_close(face, torch.tensor(SKIN), atol=0.06, rtol=0)
 
 
 def test_given_looks_are_kept(people) -> None:

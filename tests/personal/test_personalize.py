@@ -17,7 +17,8 @@ from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.config import TINY
 from ffavatar.model.looks import Looks
 from ffavatar.personal import Personalized, PersonalRecipe, personalize
-from ffavatar.personal.fit import Fit, Goals, exposed
+from ffavatar.personal.fit import Fit, exposed
+from ffavatar.personal.goals import Goals
 from ffavatar.personal.residuals import Nodes, Residuals, seen_pixels
 from ffavatar.personal.starts import grey, unprojected
 from ffavatar.pipeline import targets_on_white
@@ -38,6 +39,7 @@ class Reader(FFAvatar):
     def __init__(self, known: HeadParams):
         torch.nn.Module.__init__(self)
         self.known, self.head = known, small_avatar().rig.head
+        self.decoder = torch.nn.Identity()
         self.asked: list[list[int]] = []
 
     def estimator(self, views: Views, identity: Tensor | None = None) -> Estimate:

@@ -188,11 +188,13 @@ class AnchoredDecoder(nn.Module):
 
     def hanging(self, surface: Surface) -> Tensor:
         """(N,) in [0, 1]: how far a surface's points are hair and clothes, which depend on the look."""
-        return surface.interpolate(self.table(0).spread(self.liftable[:, None]))[:, 0]
+        clothes = self.head_model[0].lbs_weights[:, :1] > 0.5  # on the torso
+        base = torch.maximum(self.table(0).spread(self.liftable[:, None]), clothes.to(self.liftable))
+        return surface.interpolate(base)[:, 0]
 
     @torch.no_grad()
-    def looks(self, rig: Rig, views: Views, params: HeadParams) -> Looks:
-        """Which of the views show the person in one look."""
+    def looks(self, rig: Rig, views: Views, params: HeadParams, like: int | None = None) -> Looks:
+        """Which of the views show the person in one look; ``like`` as in :func:`read_looks`."""
         looks = Looks.one(views)
         if len(views) == 1:
             return looks
@@ -200,10 +202,10 @@ class AnchoredDecoder(nn.Module):
         bare, base = torch.zeros_like(table.points), rig_at(rig, table.surface)
         front = self.front(base, bare, params, table.spacing)
         seen = self.look(base, table.slack, bare, Sources(views, params, front, looks), front)
-        clothes = rig.head.lbs_weights[:, 0] > 0.5  # on the torso
-        face = (self.hanging(table.surface) < 0.1) & ~table.inner & ~clothes
+        clothes = rig.head.lbs_weights[:, 0] > 0.5
+        face = (self.hanging(table.surface) < 0.1) & ~table.inner
         beyond = shown_beyond(rig, self.hangers, views, params, front[..., ::2, ::2])
-        return read_looks(seen.colors, seen.trust, Parts(face, table.hairy, clothes), beyond)
+        return read_looks(seen.colors, seen.trust, Parts(face, table.hairy, clothes), beyond, like)
 
     def look(self, rig: Rig, slack: Tensor, offsets: Tensor, sources: Sources, front: Tensor) -> Sampled:
         """Project the rig's points, moved by ``offsets``, into every view and read what is there.

@@ -65,11 +65,12 @@ class Parts:
     clothes: Tensor
 
 
-def read_looks(colors: Tensor, trust: Tensor, parts: Parts, beyond: Tensor) -> Looks:
+def read_looks(colors: Tensor, trust: Tensor, parts: Parts, beyond: Tensor, like: int | None = None) -> Looks:
     """The looks of S views of V vertices.
 
     ``colors`` (S, V, 3) and ``trust`` (S, V): what each view shows of each vertex, and how surely. ``beyond`` (S, S):
-    as :func:`shown_beyond`. The result follows the views when they are reordered.
+    as :func:`shown_beyond`. ``like``: number of the view whose look is taken; None takes the look that is shown most.
+    The result follows the views when they are reordered.
     """
     count = len(colors)
     # an outline that its own view's hair does not keep to tells nothing
@@ -98,7 +99,8 @@ def read_looks(colors: Tensor, trust: Tensor, parts: Parts, beyond: Tensor) -> L
             break
         worth = (same & left).to(shown) @ shown + 1e-3 * shown  # among equals the one that shows most
         chosen = int(torch.where(left, worth, -1.0).argmax())
-        first = chosen if place == 0 else first
+        if place == 0:
+            first = chosen = chosen if like is None else like
         rank[left & same[chosen]] = place
     # what is lit brightest keeps its detail
     face = torch.where(((trust > SEEN) & parts.face)[..., None], colors, torch.nan)

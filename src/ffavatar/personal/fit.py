@@ -7,7 +7,6 @@ been.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ffavatar.animate import render_avatar
 from ffavatar.avatar import Avatar
+from ffavatar.personal.goals import Goals
 from ffavatar.personal.recipe import PersonalRecipe
 from ffavatar.personal.residuals import SHAPES, Residuals
 from ffavatar.render import mean_ssim
@@ -40,21 +40,6 @@ class Perceptual(Protocol):
 
 _ROTATIONS = ("root", "neck", "jaw", "eye_left", "eye_right")
 _WARM_UP = 20  # steps over which the rates rise, for Adam's first estimates are poor
-
-
-@dataclass(frozen=True)
-class Goals:
-    """S views as they are compared: pictures on white (S, H, W, 3), mattes and valid masks (S, H, W, 1)."""
-
-    images: Tensor
-    mattes: Tensor
-    valid: Tensor
-
-    def __getitem__(self, index: list[int]) -> Goals:
-        return Goals(self.images[index], self.mattes[index], self.valid[index])
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 def exposed(drawn: Rendering, gain: Tensor) -> Tensor:

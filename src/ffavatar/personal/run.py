@@ -17,10 +17,11 @@ from ffavatar.avatar import Avatar
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 from ffavatar.model import FFAvatar
-from ffavatar.personal.fit import Fit, Goals, Perceptual, photo_loss
+from ffavatar.personal.fit import Fit, Perceptual, photo_loss
+from ffavatar.personal.goals import Goals, read_views
 from ffavatar.personal.recipe import PersonalRecipe
 from ffavatar.personal.starts import grey, unprojected
-from ffavatar.pipeline import drive, reconstruct, targets_on_white, track
+from ffavatar.pipeline import reconstruct, track
 from ffavatar.types import HeadParams, Views
 
 Progress = Callable[[int, int], None]  # steps done and to do; what is to do shrinks when the trial ends early
@@ -100,10 +101,10 @@ class _Run:
         self.guarded = recipe.guard and len(views) >= GUARDED
         self.trial_steps = recipe.steps if self.guarded else 0
         self.progress = progress or (lambda done, total: None)
-        self.goals = Goals(*targets_on_white(views, recipe.size))
         self.fingerprint = _fingerprint(avatar, views, recipe, perceptual is not None)
-        self.read = drive(model, avatar, views)
-        self.avatar = self._begun(avatar, self.read, list(range(len(views))))
+        reading = read_views(model, avatar, views, recipe.size)
+        self.read, self.goals = reading.params, reading.goals
+        self.avatar = self._begun(avatar, self.read, self.goals)
         self.start = self.read
         self.checks: list[Check] = []
         self.chosen: int | None = None if self.guarded else recipe.steps
@@ -131,18 +132,18 @@ class _Run:
             self._save()
         return self._outcome(finished)
 
-    def _begun(self, avatar: Avatar, read: HeadParams, index: list[int]) -> Avatar:
-        """What the residuals are laid upon, of an avatar whose views ``index`` were read as ``read``."""
+    def _begun(self, avatar: Avatar, read: HeadParams, goals: Goals) -> Avatar:
+        """What the residuals are laid upon, of an avatar whose views ``goals`` were read as ``read``."""
         if self.recipe.start == "grey":
             return grey(avatar)
         if self.recipe.start == "unprojected":
-            return unprojected(avatar, read, self.goals.images[index], self.goals.mattes[index])
+            return unprojected(avatar, read, goals.images, goals.mattes)
         return avatar
 
     def _new_fit(
-        self, avatar: Avatar, start: HeadParams, read: HeadParams, index: list[int], state: dict[str, Any] | None
+        self, avatar: Avatar, start: HeadParams, read: HeadParams, goals: Goals, state: dict[str, Any] | None
     ) -> Fit:
-        fit = Fit(avatar, start, read, self.goals[index], self.recipe, self.perceptual)
+        fit = Fit(avatar, start, read, goals, self.recipe, self.perceptual)
         if state is not None:
             fit.restore(state)
         self.last = fit.state()
@@ -160,16 +161,18 @@ class _Run:
         index = [i for i in range(count) if i != held]
         seen = self.views[index]
         avatar = reconstruct(self.model, seen, _level(self.model, self.avatar))
-        read = drive(self.model, avatar, seen)
+        reading = read_views(self.model, avatar, self.views, recipe.size)
+        read, goals, unseen = reading.params[index], reading.goals[index], reading.goals[[held]]
+        own = bool(reading.alike[held])
         start = track(self.model, avatar, seen, recipe.track_steps) if recipe.track_steps else read
-        fit = self._new_fit(self._begun(avatar, read, index), start, read, index, state)
+        fit = self._new_fit(self._begun(avatar, read, goals), start, read, goals, state)
         every = max(1, recipe.steps // recipe.guard_checks)
         if not self.checks:
-            self._check(fit, held)
+            self._check(fit, held, unseen, own)
         while fit.step < recipe.steps and not self._lost_patience():
             fit.advance()
             if fit.step % every == 0:
-                self._check(fit, held)
+                self._check(fit, held, unseen, own)
             self._note(fit)
         self.trial_steps = fit.step
         self.chosen = [check.step for check in self.checks if self._holds(check)][-1]
@@ -180,10 +183,11 @@ class _Run:
         yaw = self.read.root[:, 1] + self.read.neck[:, 1]
         return int(yaw.argsort(stable=True)[len(yaw) // 2])
 
-    def _check(self, fit: Fit, held: int) -> None:
-        goals, changed = self.goals[[held]], replace(fit.avatar, canonical=fit.canonical())
+    def _check(self, fit: Fit, held: int, goals: Goals, own: bool) -> None:
+        """``goals`` of the view ``held``; ``own``: its outline is the avatar's."""
+        changed = replace(fit.avatar, canonical=fit.canonical())
         # An error of the reading would outweigh what the check is for: whether detail helps a view that it is not from.
-        params = track(self.model, changed, self.views[[held]], self.recipe.check_steps)
+        params = track(self.model, changed, self.views[[held]], self.recipe.check_steps, own=own)
         with torch.no_grad():
             drawn = render_avatar(changed.rig, changed.canonical, params, self.recipe.size)
             loss = float(photo_loss(drawn.images, drawn.alphas, goals, self.recipe))
@@ -207,7 +211,7 @@ class _Run:
 
     def _whole(self, state: dict[str, Any] | None) -> None:
         assert self.chosen is not None
-        fit = self._new_fit(self.avatar, self.start, self.read, list(range(len(self.views))), state)
+        fit = self._new_fit(self.avatar, self.start, self.read, self.goals, state)
         if self.guarded and state is None:
             self._save()  # a killed run need not repeat the trial
         while fit.step < self.chosen:
