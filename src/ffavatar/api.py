@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from ffavatar.avatar import Avatar
+from ffavatar.errors import InputError
 from ffavatar.model import FFAvatar, load_model
 
 
@@ -19,8 +20,6 @@ def choose_device(name: str = "auto") -> str:
     Raises:
         InputError: the device is not there.
     """
-    from ffavatar.errors import InputError
-
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return "cuda" if available["cuda"] else "cpu"
@@ -43,21 +42,39 @@ def reconstruct(
     weights: str | None = None,
     device: str = "auto",
     face: Literal["largest"] | int = "largest",
+    look: str | Path | None = None,
 ) -> Avatar:
     """Photos of one person -> an avatar, in one forward pass.
 
-    ``level``: 0 about 5K, 1 about 20K, 2 about 150K Gaussians (the default).
+    ``level``: 0 about 5K, 1 about 20K, 2 about 150K Gaussians (the default). ``look``: the one of the photos whose hair
+    and clothes are taken where photos of several days show different ones; by default those that are shown most.
 
     Raises:
-        InputError: no photo shows a usable face; the message says why.
+        InputError: no photo shows a usable face, or not that of ``look``; the message says why.
     """
     from ffavatar.photo import load_views
     from ffavatar.pipeline import reconstruct as run
 
     paths = [photos] if isinstance(photos, str | Path) else list(photos)
-    views, _ = load_views(paths, face=face)
+    views, reports = load_views(paths, face=face)
     model = model_for(weights, device)
-    return run(model, views.to(choose_device(device)), level)
+    like = None if look is None else view_named(look, [report.name for report in reports if report.kept])
+    return run(model, views.to(choose_device(device)), level, like)
+
+
+def view_named(photo: str | Path, names: Sequence[str]) -> int:
+    """Number of the view made from a photo, by its name or path among those of all views.
+
+    Raises:
+        InputError: no view, or several, are called so.
+    """
+    found = [i for i, name in enumerate(names) if str(photo) == name] or [
+        i for i, name in enumerate(names) if Path(photo).name == Path(name).name
+    ]
+    if len(found) != 1:
+        what = "none of the photos that can be used" if not found else f"{len(found)} of the photos"
+        raise InputError(f"The look {photo} is {what}; name one of: {', '.join(names)}.")
+    return found[0]
 
 
 def make_film(avatar: Avatar, driver: str | Path, out: str | Path, **options) -> None:

@@ -25,6 +25,9 @@ from ffavatar.model.registration import register
 from ffavatar.render import mean_ssim
 from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Rendering, Views
 
+LOOK = (
+    "look"  # in ``Avatar.about``: numbers of the views whose hair and clothes it has, where views show different ones
+)
 COARSE_LEVEL = 1  # of the avatar to whose outline the source views are registered
 TRACK_SIZE_PX = 256
 REGISTERED_GAUSSIANS = 64_000
@@ -33,22 +36,27 @@ TRACK_EPS2D, TRACK_WIDENING = EPS2D / 4, 0.25  # wider splats would draw the out
 
 
 @torch.no_grad()
-def reconstruct(model: FFAvatar, source: Views, level: int | None = None) -> Avatar:
+def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: int | None = None) -> Avatar:
     """Any number of views of one person -> an avatar, in one forward pass.
 
     From two views on a coarse avatar is made first, to whose outline the views that show its hair and clothes
     (``model/looks.py``) are registered; what they show then falls on the same places.
 
-    ``level``: subdivisions of the head; None takes the preset's (2, about 80K Gaussians).
+    ``level``: subdivisions of the head; None takes the preset's (2, about 150K Gaussians). ``like``: number of the view
+    whose hair and clothes are taken where views show different ones; None takes what is shown most. Which views were
+    taken, if not all, stands in ``about["look"]``.
     """
-    estimate, looks = model.estimator(source), None
+    estimate = model.estimator(source)
+    looks = model.looks(source, estimate, like)
     if len(source) > 1:
-        made = model.reconstruct(source, COARSE_LEVEL, estimate)
-        coarse, looks = Avatar(made.rig, made.canonical, estimate.identity), made.looks
+        made = model.reconstruct(source, COARSE_LEVEL, estimate, looks)
+        coarse = Avatar(made.rig, made.canonical, estimate.identity)
         registered = _registered(model, coarse, source, estimate.params)
         estimate = Estimate(registered.where(looks.taken, estimate.params), estimate.identity)
     made = model.reconstruct(source, level, estimate, looks)
-    return Avatar(made.rig, made.canonical, made.estimate.identity)
+    taken = looks.taken.nonzero()[:, 0].tolist()
+    about = {LOOK: " ".join(map(str, taken))} if len(taken) < len(source) else {}
+    return Avatar(made.rig, made.canonical, made.estimate.identity, about)
 
 
 @torch.no_grad()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from made_avatar import small_avatar
 from made_films import make_film
 from PIL import Image
 
-from ffavatar.drive.choose import choose_views
+from ffavatar.api import view_named
+from ffavatar.drive.choose import choose_views, look_notes
 from ffavatar.errors import InputError
 from ffavatar.photo import PhotoReport, PhotoResult
+from ffavatar.pipeline import LOOK
 from ffavatar.types import Views
 
 
@@ -94,3 +97,23 @@ def test_nothing_usable(tmp_path: Path) -> None:
     video = make_film(tmp_path / "v.mp4")
     with pytest.raises(InputError, match="is a video; give it alone"):
         choose_views([video, bad[0]], CodedFrontEnd())
+
+
+def test_the_look_is_told_by_the_photos_names(tmp_path: Path) -> None:
+    paths = [
+        photo(tmp_path / f"{name}.png", yaw, sharp) for name, yaw, sharp in (("a", 0, 9), ("b", 1, 0), ("c", 2, 9))
+    ]
+    choice = choose_views(paths, CodedFrontEnd())
+    avatar = small_avatar()
+    assert look_notes(choice, replace(avatar, about={})) == ()
+    (note,) = look_notes(choice, replace(avatar, about={LOOK: "1"}))
+    assert "those of c.png;" in note and "other 1" in note
+
+
+def test_a_look_is_named_by_path_or_name() -> None:
+    names = ["x/a.png", "x/b.png", "y/b.png"]
+    assert view_named("a.png", names) == 0 and view_named(Path("y/b.png"), names) == 2
+    with pytest.raises(InputError, match="2 of the photos"):
+        view_named("b.png", names)
+    with pytest.raises(InputError, match="none of the photos that can be used; name one of: x/a"):
+        view_named("c.png", names)

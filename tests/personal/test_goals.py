@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_looks import BLUE, DIMMER, SIZE, SKIN, two_days
+from made_looks import BLUE, DIMMER, RED, SIZE, SKIN, two_days
 from torch import Tensor
 
 from ffavatar.animate import render_avatar
@@ -14,7 +14,7 @@ from ffavatar.avatar import Avatar
 from ffavatar.model import Estimate, FFAvatar, create_model
 from ffavatar.personal import PersonalRecipe, personalize
 from ffavatar.personal.goals import read_views
-from ffavatar.pipeline import reconstruct
+from ffavatar.pipeline import LOOK, reconstruct
 from ffavatar.types import HeadParams, Views
 
 PLACE = (-12, SIZE // 2 - 30)  # a pixel of the shirt
@@ -71,3 +71,12 @@ def test_the_shirt_stays_blue(scene, guard: bool) -> None:
     red_first = personalize(model, reconstruct(model, views[3:]), views[3:], blended)  # its own day is learned
     drawn = render_avatar(red_first.avatar.rig, red_first.avatar.canonical, params[[0]], SIZE).images[0]
     assert drawn[PLACE][0] > 2 * drawn[PLACE][2]
+
+
+def test_the_look_of_a_named_view_is_taken(scene) -> None:
+    model, avatar, views, params = scene
+    assert avatar.about[LOOK] == "0 1 2" and LOOK not in reconstruct(model, views[:3]).about
+    other = reconstruct(model, views, like=4)
+    assert other.about[LOOK] == "3 4"
+    drawn = render_avatar(other.rig, other.canonical, params[[0]], SIZE).images[0]
+    torch.testing.assert_close(drawn[PLACE], DIMMER * torch.tensor(RED), atol=0.06, rtol=0)

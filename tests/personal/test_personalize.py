@@ -45,6 +45,9 @@ class Reader(FFAvatar):
     def estimator(self, views: Views, identity: Tensor | None = None) -> Estimate:
         return Estimate(self.known[numbers(views)], small_avatar().identity)
 
+    def looks(self, source: Views, estimate: Estimate, like: int | None = None) -> Looks:
+        return Looks.one(source)
+
     def reconstruct(
         self, source: Views, level: int | None = None, estimate: Estimate | None = None, looks: Looks | None = None
     ) -> Reconstruction:

@@ -47,6 +47,10 @@ def reconstruct(
     face: FaceOption = None,
     views: Annotated[int, typer.Option(min=1, max=16, help="At most so many views are used.")] = 6,
     size: Annotated[int, typer.Option(min=128, max=1024, help="Side of the head crops in pixels.")] = 512,
+    look: Annotated[
+        str | None,
+        typer.Option(help="The photo (or `frame N` of a video) whose hair and clothes are taken where they differ."),
+    ] = None,
     points: Annotated[Points, typer.Option(help="About how many Gaussians the avatar has.")] = Points.k80,
     personalize: Annotated[
         bool,
@@ -61,8 +65,8 @@ def reconstruct(
 ) -> None:
     """Make an avatar from a few photos of one person, or from a video, in one forward pass; or one of each of many."""
     if many is not None:
-        if photos or face is not None:
-            raise InputError("--many takes its photos from the list; leave out PHOTO and --face.")
+        if photos or face is not None or look is not None:
+            raise InputError("--many takes its photos from the list; leave out PHOTO, --face and --look.")
         from ffavatar.bulk import Plan, read_people
         from ffavatar.commands.bulk import run_many
         from ffavatar.jobs import Crew
@@ -76,8 +80,8 @@ def reconstruct(
 
     need_suffix(output, (".safetensors",), "an avatar")
     check_output_file(output)
-    from ffavatar.api import choose_device, model_for
-    from ffavatar.drive.choose import choose_views
+    from ffavatar.api import choose_device, model_for, view_named
+    from ffavatar.drive.choose import choose_views, look_notes
     from ffavatar.evaluate.identity import cached_embedding
     from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import reconstruct as run
@@ -87,7 +91,9 @@ def reconstruct(
         choice = choose_views(photos, FrontEnd(place), size, face_choice(face), views, cached_embedding(place), advance)
     model = model_for(str(weights) if weights else None, place)
     _print_choice(choice)
-    avatar = run(model, choice.views.to(place), LEVELS[points])
+    like = None if look is None else view_named(look, [photo.name for photo, kept in choice.rows if kept])
+    avatar = run(model, choice.views.to(place), LEVELS[points], like)
+    print_notes(look_notes(choice, avatar))
     avatar.save(output, allow_flame=allow_flame)  # before any personalization: what Ctrl-C leaves is then an avatar too
     typer.echo(f"{output}: {len(avatar):,} Gaussians from {len(choice.views)} views, {megabytes(output)}")
     if personalize:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from ffavatar.drive.video import VIDEO_SUFFIXES, FrameReader, existing_input, list_pictures
 from ffavatar.errors import InputError
+from ffavatar.pipeline import LOOK
 from ffavatar.types import Views
 
 if TYPE_CHECKING:
+    from ffavatar.avatar import Avatar
     from ffavatar.photo import FrontEnd, PhotoReport
     from ffavatar.photo.front_end import FaceChoice
 
@@ -93,6 +95,16 @@ def choose_among(
     rows = tuple((_explained(c, i in kept, most), i in kept) for i, c in enumerate(candidates))
     views = Views.cat([c.views for c, taken in rows if taken and c.views is not None])
     return Choice(views, rows, embed is not None, notes)
+
+
+def look_notes(choice: Choice, avatar: Avatar) -> tuple[str, ...]:
+    """What to say of an avatar made from the chosen views where they show different hair or clothes."""
+    if LOOK not in avatar.about:
+        return ()
+    names = [Path(photo.name).name for photo, kept in choice.rows if kept]
+    taken = [names[int(number)] for number in avatar.about[LOOK].split()]
+    others = len(names) - len(taken)
+    return (f"hair and clothes are those of {', '.join(taken)}; of the other {others} only the face is used.",)
 
 
 def _sources(inputs: Sequence[str | Path]) -> list[Path] | FrameReader:

@@ -84,7 +84,7 @@ class FFAvatar(nn.Module):
                 return self.former(positions, encoded.tokens, evidence)
 
             params = estimate.params
-            looks = looks or self.decoder.looks(rig, source, params)
+            looks = looks or self.looks(source, estimate)
             sources = Sources(looks.relit(source), params, encoded.feature_map, looks)
             rig, canonical, learned = self.decoder(rig, level, sources, former)
             taken = looks.taken
@@ -101,9 +101,16 @@ class FFAvatar(nn.Module):
             tokens = self.former(points, encoded.tokens)
             table = surface_table(self.head, torch.arange(min(8, len(self.head.v_template))), level)
             canonical = self.decoder(tokens, table.spacing.to(tokens.device))
-            learned = canonical.offsets
-            looks = Looks.one(source)
+            learned, looks = canonical.offsets, Looks.one(source)
         return Reconstruction(rig, canonical, estimate, learned, looks)
+
+    def looks(self, source: Views, estimate: Estimate, like: int | None = None) -> Looks:
+        """From which of the views hair and clothes are taken: those of one look with view ``like``, or of the look that
+        is shown most. ``full`` queries know no looks: all are blended."""
+        if isinstance(self.decoder, FullDecoder):
+            return Looks.one(source)
+        rig = Rig.of(self.head, estimate.identity, self.decoder.table(0).surface)
+        return self.decoder.looks(rig, source, estimate.params, like)
 
 
 def _resized(views: Views, size: int) -> Views:

@@ -18,7 +18,7 @@ from ffavatar.geometry import normalised_camera, project
 from ffavatar.model.outgrowth import PERSON, extend, hung
 from ffavatar.types import HeadParams, Views
 
-OTHER_LOOK = 0.05  # weight of the next best look's hair and clothes, squared for the one after
+OTHER_LOOK = 0.002  # weight of the next best look, squared for the one after: less than what is borrowed near by
 BEYOND_M2 = 9e-4  # area beyond the head that one view shows, and another does not
 CLOTHES, HAIR, DIM = 0.4, 0.3, 0.15  # mean difference of two views' colours, relative to their brightness and DIM
 MOST_APART = 1.7  # sum of these three, in those units, between two views of one look

@@ -124,7 +124,7 @@ def _reconstruct(task: Task, tools: Tools, desk: Desk) -> Done:
     if task.container:  # an earlier attempt made the avatar
         return _personalize(task, tools, desk) if task.personalize else Done()
     from ffavatar.avatar import Avatar
-    from ffavatar.drive.choose import choose_among
+    from ffavatar.drive.choose import choose_among, look_notes
     from ffavatar.pipeline import reconstruct
     from ffavatar.types import Views
 
@@ -134,6 +134,7 @@ def _reconstruct(task: Task, tools: Tools, desk: Desk) -> Done:
     notes = [f"{photo.name}: {photo.reason}." for photo, kept in choice.rows if not kept]
     desk.stage("reconstructing", 0, 1)
     avatar = reconstruct(tools.model, choice.views.to(tools.device))
+    notes += look_notes(choice, avatar)
     desk.stage("reconstructing", 1, 1)
     path = _write(avatar, Path(task.folder))
     # what a later attempt would find: its checkpoint must fit
