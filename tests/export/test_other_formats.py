@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from ffavatar.cli import _guarded
 from ffavatar.commands.exporting import export as command
-from ffavatar.commands.parsing import parse_background, parse_expressions
+from ffavatar.commands.parsing import parse_expressions
+from ffavatar.drive.background import parse_background
 from ffavatar.drive.film import FilmStyle, render_uint8
 from ffavatar.drive.pose import posed
 from ffavatar.drive.video import FrameReader

@@ -17,11 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from skimage.data import astronaut
 
+from ffavatar.drive.motion import demo_motion
 from ffavatar.drive.writer import FilmWriter
+from ffavatar.head import load_head
 from ffavatar.photo import FrontEnd, PhotoReport, load_views
-from ffavatar.serve.checker import check_film, check_photo
+from ffavatar.serve.checker import check_film, check_motion, check_photo
 from ffavatar.serve.child import Child
-from ffavatar.serve.messages import CheckFilm, CheckPhoto, FilmVerdict, PhotoVerdict, Ready
+from ffavatar.serve.messages import CheckFilm, CheckMotion, CheckPhoto, FilmVerdict, MotionVerdict, PhotoVerdict, Ready
 from ffavatar.types import Views
 
 
@@ -137,6 +139,20 @@ def test_films_are_judged_by_their_headers(tmp_path: Path) -> None:
     assert broken.startswith("me.mp4") and str(tmp_path) not in broken
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     assert check_film(CheckFilm(str(tmp_path / "list.m3u8"), "me.mp4", 10.0, 10**6)).reason
+
+
+def test_motions_are_read_and_measured(tmp_path: Path) -> None:
+    motion = demo_motion(load_head(), 2.0, 25.0)
+    for name in ("a.json", "a.npz"):
+        motion.save(tmp_path / name)
+        assert check_motion(CheckMotion(str(tmp_path / name), name, 10.0)) == MotionVerdict("", 50, 25.0)
+        assert "at most 1 s" in check_motion(CheckMotion(str(tmp_path / name), name, 1.0)).reason
+    (tmp_path / "b.json").write_bytes((tmp_path / "a.json").read_bytes()[:-30])
+    (tmp_path / "b.npz").write_bytes(b"PK" + (tmp_path / "a.npz").read_bytes()[2:-30])
+    (tmp_path / "c.json").write_text("[" * 100_000)
+    for name in ("b.json", "b.npz", "c.json"):
+        reason = check_motion(CheckMotion(str(tmp_path / name), "walk.json", 10.0)).reason
+        assert reason.startswith("walk.json is") and str(tmp_path) not in reason and reason.endswith(".")
 
 
 def mapped(pid: int) -> int:
