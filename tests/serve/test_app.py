@@ -108,7 +108,8 @@ def test_sentences_that_reach_clients_name_no_option_of_the_command_line() -> No
 
 def test_about_says_the_limits(client: httpx.Client) -> None:
     about = client.get("/api/about").json()
-    assert set(about) == {"version", "device", "limits", "personalize", "webcam"} and about["webcam"] is False
+    assert set(about) == {"version", "device", "limits", "personalize", "webcam", "heic"} and about["webcam"] is False
+    assert about["heic"] is True  # what the tests need includes the decoder
     assert set(about["limits"]) == {"photos", "photo_bytes", "photo_pixels", "film_bytes", "film_seconds", "queue"}
 
 

@@ -13,6 +13,7 @@ export interface About {
   };
   readonly personalize: boolean;
   readonly webcam: boolean;
+  readonly heic: boolean;
 }
 
 export interface Photo {

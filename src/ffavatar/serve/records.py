@@ -234,11 +234,6 @@ class ExportRequest:
 
 
 JobRequest = ReconstructRequest | PersonalizeRequest | DriveRequest | ExportRequest
-# Attribute docstrings go into the OpenAPI description; a misspelt field of a request is an error.
-for _record in (Photo, Film, MotionFile, Job, Avatar):
-    setattr(_record, "__pydantic_config__", {"use_attribute_docstrings": True})  # noqa: B010
-for _request in (ReconstructRequest, PersonalizeRequest, DriveRequest, ExportRequest, AvatarChange):
-    setattr(_request, "__pydantic_config__", {"extra": "forbid", "use_attribute_docstrings": True})  # noqa: B010
 
 
 @dataclass
@@ -258,6 +253,8 @@ class About:
     limits: AboutLimits
     personalize: bool
     webcam: bool
+    heic: bool
+    """Whether HEIC photos, as phones take them, can be read."""
 
 
 @dataclass
@@ -273,3 +270,10 @@ class ProblemDetails:
     title: str
     status: int
     detail: str
+
+
+# Attribute docstrings go into the OpenAPI description; a misspelt field of a request is an error.
+for _record in (Photo, Film, MotionFile, Job, Avatar, About):
+    setattr(_record, "__pydantic_config__", {"use_attribute_docstrings": True})  # noqa: B010
+for _request in (ReconstructRequest, PersonalizeRequest, DriveRequest, ExportRequest, AvatarChange):
+    setattr(_request, "__pydantic_config__", {"extra": "forbid", "use_attribute_docstrings": True})  # noqa: B010
