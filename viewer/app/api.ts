@@ -97,7 +97,7 @@ export class ApiError extends Error {
 export class OfflineError extends Error {
   override readonly name = "OfflineError";
   constructor() {
-    super("The server does not answer. Check that `ffavatar serve` is still running.");
+    super("The server does not answer. Check that “ffavatar serve” is still running.");
   }
 }
 
