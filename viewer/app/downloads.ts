@@ -68,7 +68,7 @@ export class Downloads {
     more.addEventListener("toggle", () => (this.isOpen = more.open));
     const films = Object.entries(avatar.files).filter(([name]) => /\.(mp4|webm|gif)$/i.test(name));
     const film = films.length
-      ? films.map(([name, url]) => make("a", { class: "item", href: url, download: "", "data-format": name }, icon("down"), words("Film (.mp4)", name)))
+      ? films.map(([name, url]) => make("a", { class: "item", href: url, download: "", "data-format": name }, icon("down"), words(`Film (.${name.split(".").pop()})`, name)))
       : [make("div", { class: "item off" }, icon("film"), words("Film (.mp4)", "Make it move with a film first"))];
     this.rows.replaceChildren(own, ...MAIN.map((format) => this.row(format)), ...film, more);
     if (focused) this.rows.querySelector<HTMLElement>(`[data-format="${CSS.escape(focused)}"]`)?.focus();

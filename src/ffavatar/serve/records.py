@@ -243,6 +243,8 @@ class AboutLimits:
     photo_pixels: int
     film_bytes: int
     film_seconds: float
+    """Of motions too."""
+    motion_bytes: int
     queue: int
 
 
@@ -273,7 +275,7 @@ class ProblemDetails:
 
 
 # Attribute docstrings go into the OpenAPI description; a misspelt field of a request is an error.
-for _record in (Photo, Film, MotionFile, Job, Avatar, About):
+for _record in (Photo, Film, MotionFile, Job, Avatar, About, AboutLimits):
     setattr(_record, "__pydantic_config__", {"use_attribute_docstrings": True})  # noqa: B010
 for _request in (ReconstructRequest, PersonalizeRequest, DriveRequest, ExportRequest, AvatarChange):
     setattr(_request, "__pydantic_config__", {"extra": "forbid", "use_attribute_docstrings": True})  # noqa: B010

@@ -41,8 +41,9 @@ def add_file_routes(app: "FastAPI", parts: Parts) -> None:
         """What this server is and takes."""
         limits = settings.limits
         shown = AboutLimits(
-            limits.photos, limits.photo_bytes, limits.photo_pixels, limits.film_bytes, limits.film_seconds, limits.queue
-        )
+            limits.photos, limits.photo_bytes, limits.photo_pixels, limits.film_bytes, limits.film_seconds,
+            limits.motion_bytes, limits.queue,
+        )  # fmt: skip
         heic = find_spec("pillow_heif") is not None  # asked for, not loaded: the checker alone opens photos
         seen = "vision_bundle.mjs" in webcam
         return About(__version__, jobs.device, shown, personalize=True, webcam=seen, heic=heic)
