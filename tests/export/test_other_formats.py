@@ -96,6 +96,15 @@ def test_lam_zip_is_the_same_every_time(avatar, motion, tmp_path) -> None:
     assert (tmp_path / "a/me.zip").read_bytes() == (tmp_path / "b/me.zip").read_bytes()
 
 
+@pytest.mark.parametrize("suffix", [".zip", ".html"])
+def test_what_holds_the_whole_avatar_takes_no_pose(avatar, motion, tmp_path, suffix) -> None:
+    """It would be left out in silence."""
+    for options in (ExportOptions(pose=avatar.neutral_params()), ExportOptions(motion=motion, frame=0)):
+        with pytest.raises(InputError, match="holds the whole avatar, not a pose"):
+            export(avatar, tmp_path / f"me{suffix}", options)
+    assert not list(tmp_path.iterdir())
+
+
 # USD
 
 
