@@ -18,7 +18,7 @@ from skimage.data import astronaut
 
 import ffavatar
 from ffavatar import cli
-from ffavatar.commands.parsing import parse_background
+from ffavatar.drive.background import parse_background
 from ffavatar.drive.motion import Motion, demo_motion
 from ffavatar.drive.video import FrameReader
 from ffavatar.errors import InputError

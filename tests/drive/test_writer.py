@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from ffavatar.drive.marks import SENTENCE, SOURCE_TYPE, save_still
 from ffavatar.drive.video import FrameReader
@@ -74,6 +74,24 @@ def test_transparent_film(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.gif") as image:
         rgba = np.asarray(image.convert("RGBA"))
     assert rgba[10, 10, 3] == 255 and rgba[40, 10, 3] == 0
+
+
+def test_a_transparent_gif_keeps_what_only_its_last_row_shows(tmp_path: Path) -> None:
+    """Shoulders are widest where the picture ends; FFmpeg's encoder would take the rest of that margin for empty."""
+    image = np.zeros((48, 64, 4), np.uint8)
+    image[20:, 24:40] = (200, 120, 90, 255)
+    image[47, 4:60] = (40, 60, 160, 200)
+    soft = np.arange(64, dtype=np.uint8)[None] * 4
+    image[30, :, 3] = soft
+    with FilmWriter(tmp_path / "a.gif", 25, (64, 48), alpha=True) as film:
+        for shift in range(4):
+            film.write(np.roll(image, shift, 1))
+    with Image.open(tmp_path / "a.gif") as read:
+        frames = [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(read)]
+    assert len(frames) == 4
+    for shift, frame in enumerate(frames):
+        wanted = np.where(np.roll(image, shift, 1)[..., 3] >= 128, 255, 0)
+        assert np.array_equal(frame[..., 3], wanted), f"frame {shift}"
 
 
 def test_folder_of_pngs(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from ffavatar.cli import _guarded
 from ffavatar.commands.exporting import export as command
-from ffavatar.commands.parsing import parse_background, parse_expressions
+from ffavatar.commands.parsing import parse_expressions
+from ffavatar.drive.background import parse_background
 from ffavatar.drive.film import FilmStyle, render_uint8
 from ffavatar.drive.pose import posed
 from ffavatar.drive.video import FrameReader
@@ -93,6 +94,15 @@ def test_lam_zip_is_the_same_every_time(avatar, motion, tmp_path) -> None:
         (tmp_path / name).mkdir()
         export(avatar, tmp_path / name / "me.zip", ExportOptions(motion=motion))
     assert (tmp_path / "a/me.zip").read_bytes() == (tmp_path / "b/me.zip").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".html"])
+def test_what_holds_the_whole_avatar_takes_no_pose(avatar, motion, tmp_path, suffix) -> None:
+    """It would be left out in silence."""
+    for options in (ExportOptions(pose=avatar.neutral_params()), ExportOptions(motion=motion, frame=0)):
+        with pytest.raises(InputError, match="holds the whole avatar, not a pose"):
+            export(avatar, tmp_path / f"me{suffix}", options)
+    assert not list(tmp_path.iterdir())
 
 
 # USD
@@ -203,7 +213,7 @@ def test_films_have_every_frame(avatar, motion, tmp_path, name) -> None:
         ("frames", False, 200, 0),
         ("a.mov", True, 58, 1),
         ("a.webm", True, 34, 30),
-        ("a.gif", True, 22, 128),
+        ("a.gif", True, 22, 127),
         ("a.webp", True, 36, 0),
         ("frames", True, 200, 0),
     ],

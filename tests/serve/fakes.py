@@ -19,11 +19,13 @@ from ffavatar.serve.messages import (
     Cancel,
     Cancelled,
     CheckFilm,
+    CheckMotion,
     CheckPhoto,
     Done,
     Failed,
     FilmVerdict,
     Message,
+    MotionVerdict,
     PhotoVerdict,
     Ready,
     Stage,
@@ -46,7 +48,7 @@ def checker() -> None:
     line.send(Ready("cpu"))
     while True:
         asked = line.next()
-        assert isinstance(asked, CheckPhoto | CheckFilm)
+        assert isinstance(asked, CheckPhoto | CheckFilm | CheckMotion)
         words = Path(asked.path).read_bytes()[:200].decode("latin-1").split()
         if "hang" in words:
             time.sleep(60)
@@ -54,6 +56,8 @@ def checker() -> None:
             os._exit(3)
         if isinstance(asked, CheckFilm):
             line.send(FilmVerdict("" if "good" in words else f"{asked.name} is no film.", 1.0, 64, 64, 25.0))
+        elif isinstance(asked, CheckMotion):
+            line.send(MotionVerdict("" if "good" in words else f"{asked.name} is no motion.", 50, 25.0))
         elif "good" in words:
             folder = Path(asked.folder)
             folder.mkdir()
@@ -116,11 +120,17 @@ def worker() -> None:
         if cancelled.is_set():
             line.send(Cancelled())
             continue
-        files = {"drive": ("film.mp4", "motion.json"), "export": (f"avatar.{task.format}",)}.get(task.kind, ())
+        files = {"drive": ("film.mp4", "motion.json"), "export": (task.name,)}.get(task.kind, ())
         for name in files:
             (folder / name).write_bytes(bytes(range(256)))
-        driven = f"relative {task.relative}, same person {task.same_person}"
-        line.send(Done(files, (driven if task.kind == "drive" else "one note",)))
+        told = {"drive": f"relative {task.relative}, same person {task.same_person}"}
+        if task.kind == "export" and task.name.startswith("custom"):
+            moved = Path(task.motion).name
+            told["export"] = (
+                f"{task.turn_deg} {task.expression} {moved} {task.frame} {task.scale} {task.size} {task.background} "
+                f"{task.allow_flame}"
+            )
+        line.send(Done(files, (told.get(task.kind, "one note"),)))
 
 
 if __name__ == "__main__":

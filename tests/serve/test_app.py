@@ -21,7 +21,8 @@ from ffavatar.viewer import BUNDLE
 ROUTES = {
     "/api/about": {"get"}, "/api/session": {"post"}, "/api/photos": {"post"}, "/api/photos/{id}": {"get", "delete"},
     "/api/photos/{id}/crop": {"get"}, "/api/photos/{id}/matte": {"get"}, "/api/films": {"post"},
-    "/api/films/{id}": {"get", "delete"}, "/api/jobs": {"post"}, "/api/jobs/{id}": {"get", "delete"},
+    "/api/films/{id}": {"get", "delete"}, "/api/motions": {"post"}, "/api/motions/{id}": {"get", "delete"},
+    "/api/jobs": {"post"}, "/api/jobs/{id}": {"get", "delete"},
     "/api/jobs/{id}/events": {"get"}, "/api/files/{job}/{name}": {"get"}, "/api/files/{job}": {"delete"},
     "/api/avatars": {"get"}, "/api/avatars/{id}": {"get", "patch", "delete"}, "/api/avatars/{id}/container": {"get"},
     "/api/avatars/{id}/thumbnail": {"get"}, "/healthz": {"get"}, "/metrics": {"get"},
@@ -53,7 +54,8 @@ OPTIONS = {
     "ReconstructRequest": {"photos", "name", "personalize"},
     "PersonalizeRequest": {"avatar", "photos"},
     "DriveRequest": {"avatar", "film", "relative", "same_person", "size"},
-    "ExportRequest": {"avatar", "format"},
+    "ExportRequest": {"avatar", "format", "motion", "frame", "scale", "size", "background", "allow_flame"}
+    | {"yaw", "pitch", "roll", "expression"},
 }
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 DOCS = Path(__file__).parents[2] / "docs" / "serve.md"
@@ -69,6 +71,10 @@ def test_every_option_of_a_job_is_described(client: httpx.Client) -> None:
         for option in options:
             assert len(properties[option]["description"]) > 10, f"{name}.{option} says nothing of itself"
             assert f"`{option}`" in row, f"docs/serve.md does not tell of {option}"
+    order = document["components"]["schemas"]["ExportRequest"]["properties"]
+    assert (order["yaw"]["minimum"], order["yaw"]["maximum"]) == (-180, 180)
+    assert order["expression"]["additionalProperties"]["maximum"] == 3
+    assert {"minimum": 64, "maximum": 4096, "type": "integer"} in order["size"]["anyOf"]
     face = document["paths"]["/api/photos"]["post"]["parameters"][0]
     assert face["name"] == "face" and face["in"] == "query" and len(face["description"]) > 10
     assert FLAG.findall(client.get("/openapi.json").text) == []
@@ -102,8 +108,10 @@ def test_sentences_that_reach_clients_name_no_option_of_the_command_line() -> No
 
 def test_about_says_the_limits(client: httpx.Client) -> None:
     about = client.get("/api/about").json()
-    assert set(about) == {"version", "device", "limits", "personalize", "webcam"} and about["webcam"] is False
-    assert set(about["limits"]) == {"photos", "photo_bytes", "photo_pixels", "film_bytes", "film_seconds", "queue"}
+    assert set(about) == {"version", "device", "limits", "personalize", "webcam", "heic"} and about["webcam"] is False
+    assert about["heic"] is True  # what the tests need includes the decoder
+    films = {"film_bytes", "film_seconds", "motion_bytes"}
+    assert set(about["limits"]) == {"photos", "photo_bytes", "photo_pixels", "queue"} | films
 
 
 def test_the_page_and_the_viewer_come_from_here(client: httpx.Client) -> None:

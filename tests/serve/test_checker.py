@@ -12,16 +12,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
 from skimage.data import astronaut
 
+from ffavatar.drive.motion import demo_motion
 from ffavatar.drive.writer import FilmWriter
+from ffavatar.head import load_head
 from ffavatar.photo import FrontEnd, PhotoReport, load_views
-from ffavatar.serve.checker import check_film, check_photo
+from ffavatar.photo.read import FORMATS
+from ffavatar.serve.checker import check_film, check_motion, check_photo
 from ffavatar.serve.child import Child
-from ffavatar.serve.messages import CheckFilm, CheckPhoto, FilmVerdict, PhotoVerdict, Ready
+from ffavatar.serve.messages import CheckFilm, CheckMotion, CheckPhoto, FilmVerdict, MotionVerdict, PhotoVerdict, Ready
 from ffavatar.types import Views
 
 
@@ -122,6 +126,38 @@ def test_of_several_people_one_is_chosen_by_the_field_that_the_interface_has(
     assert np.abs(crops[0] - crops[1]).mean() > 5  # one each of the two
 
 
+def heic(scale: int = 1) -> bytes:
+    """The portrait as a phone would send it."""
+    pillow_heif.register_heif_opener()
+    made = io.BytesIO()
+    picture = Image.fromarray(astronaut())
+    picture.resize((picture.width * scale, picture.height * scale)).save(made, "HEIF", quality=80)
+    return made.getvalue()
+
+
+def test_photos_of_phones_are_taken(front_end: FrontEnd, tmp_path: Path) -> None:
+    path = tmp_path / "photo.part"
+    path.write_bytes(heic())
+    said = check_photo(front_end, asked(path, tmp_path / "v"))
+    assert said.kept and (said.width, said.height, said.faces) == (512, 512, 1), said
+    small = check_photo(front_end, asked(path, tmp_path / "w", pixels=10**5))
+    assert not small.kept and "megapixels" in small.reason and not (tmp_path / "w").exists()
+
+
+def test_without_a_decoder_they_are_refused_with_the_remedy(
+    front_end: FrontEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.part"
+    path.write_bytes(heic())
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as where it is not installed
+    monkeypatch.setattr("ffavatar.photo.read.FORMATS", tuple(f for f in FORMATS if f != "HEIF"))
+    said = check_photo(front_end, asked(path, tmp_path / "v"))
+    assert not said.kept and said.reason == (
+        "me.png is a HEIC photo, which nothing installed here can open: save it again as JPEG or PNG, or install its "
+        "decoder (pip install 'ffavatar[heic]')."
+    )
+
+
 def test_films_are_judged_by_their_headers(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     with FilmWriter(path, 25, (64, 48)) as film:
@@ -137,6 +173,20 @@ def test_films_are_judged_by_their_headers(tmp_path: Path) -> None:
     assert broken.startswith("me.mp4") and str(tmp_path) not in broken
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     assert check_film(CheckFilm(str(tmp_path / "list.m3u8"), "me.mp4", 10.0, 10**6)).reason
+
+
+def test_motions_are_read_and_measured(tmp_path: Path) -> None:
+    motion = demo_motion(load_head(), 2.0, 25.0)
+    for name in ("a.json", "a.npz"):
+        motion.save(tmp_path / name)
+        assert check_motion(CheckMotion(str(tmp_path / name), name, 10.0)) == MotionVerdict("", 50, 25.0)
+        assert "at most 1 s" in check_motion(CheckMotion(str(tmp_path / name), name, 1.0)).reason
+    (tmp_path / "b.json").write_bytes((tmp_path / "a.json").read_bytes()[:-30])
+    (tmp_path / "b.npz").write_bytes(b"PK" + (tmp_path / "a.npz").read_bytes()[2:-30])
+    (tmp_path / "c.json").write_text("[" * 100_000)
+    for name in ("b.json", "b.npz", "c.json"):
+        reason = check_motion(CheckMotion(str(tmp_path / name), "walk.json", 10.0)).reason
+        assert reason.startswith("walk.json is") and str(tmp_path) not in reason and reason.endswith(".")
 
 
 def mapped(pid: int) -> int:

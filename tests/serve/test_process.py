@@ -20,6 +20,7 @@ from served import create, read_events, wait_for
 from skimage.data import astronaut
 
 from ffavatar.avatar import Avatar
+from ffavatar.drive.motion import demo_motion
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -132,6 +133,17 @@ def test_a_photo_becomes_a_moving_avatar_and_every_file(tmp_path: Path) -> None:
             done = wait_for(client, made["id"], seconds=LONG_S)
             assert done["state"] == "done", done
             assert client.get(done["files"][f"avatar.{kind}"]).content.startswith(magic)
+        demo_motion(after.rig.head, 2.0, 10.0).save(tmp_path / "walk.npz")
+        sent = client.post("/api/motions", files={"file": ("walk.npz", (tmp_path / "walk.npz").read_bytes())}).json()
+        assert (sent["frames"], sent["seconds"]) == (20, 2.0)
+        look = {"size": 96, "background": "transparent"}
+        for kind, options in (("png", {"frame": -1}), ("gif", {})):
+            order = {"kind": "export", "avatar": avatar, "format": kind, "motion": sent["id"], **look, **options}
+            done = wait_for(client, create(client, order)["id"], seconds=LONG_S)
+            assert done["state"] == "done", done
+            with Image.open(io.BytesIO(client.get(done["files"][f"custom.{kind}"]).content)) as made:
+                assert made.size == (96, 96) and getattr(made, "n_frames", 1) == (20 if kind == "gif" else 1)
+                assert made.convert("RGBA").getchannel("A").getextrema() == (0, 255)
         process.send_signal(signal.SIGINT)
         assert ended(process) == 0
 

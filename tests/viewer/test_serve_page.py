@@ -197,7 +197,7 @@ def test_a_server_that_goes_away_and_comes_back() -> None:
     saw = seen("away")
     assert "ffavatar serve" in saw["offline"]
     assert saw["lastEventIds"][0] is None and int(saw["lastEventIds"][-1]) > 0
-    assert saw["finished"] == ["done"] and saw["startedLate"]
+    assert saw["finished"] == ["done"] and saw["startedLate"] and saw["openedWhenBack"]
 
 
 @slow
@@ -233,8 +233,14 @@ def test_by_keys_alone() -> None:
 @pytest.mark.timeout(600)
 def test_a_small_phone() -> None:
     saw = seen("phone")
-    for view in ("home", "consent", "photos", "studio"):
+    for view in ("home", "consent", "photos", "studio", "history", "delete"):
         assert saw[view] == {"overflow": 0, "small": []}, view
+    assert saw["consentFromItsBeginning"] and saw["deleteFromItsBeginning"]
+    assert saw["deleteNames"].startswith(
+        "A rather long name of an avatar that does not fit into one line and all files"
+    )
+    assert [".heic" in accepted for accepted in saw["accepted"]] == [True, False]
+    assert all("image/*" in accepted for accepted in saw["accepted"])
     assert saw["folded"] and saw["problems"] == []
 
 

@@ -98,6 +98,11 @@ def test_level_follows_the_speed(steered) -> None:
     assert steered["levels"] == expected
 
 
+def test_the_largest_avatars_of_ours_are_drawn_whole(steered) -> None:
+    """163,000 Gaussians are no reason to leave some out where the finest level is asked for."""
+    assert steered["whole"] == [True, True, False, True, False]
+
+
 def test_levels_of_detail_are_partitions(steered, avatar) -> None:
     few, middle, all_of_them = steered["details"]
     assert all_of_them is None  # about 94,000 Gaussians are the 80K level

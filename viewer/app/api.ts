@@ -13,6 +13,7 @@ export interface About {
   };
   readonly personalize: boolean;
   readonly webcam: boolean;
+  readonly heic: boolean;
 }
 
 export interface Photo {
@@ -96,7 +97,7 @@ export class ApiError extends Error {
 export class OfflineError extends Error {
   override readonly name = "OfflineError";
   constructor() {
-    super("The server does not answer. Check that `ffavatar serve` is still running.");
+    super("The server does not answer. Check that “ffavatar serve” is still running.");
   }
 }
 

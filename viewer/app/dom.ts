@@ -84,7 +84,9 @@ export function ask(
   body: readonly (Node | string)[],
   answers: readonly { readonly value: string; readonly label: string; readonly look: "main" | "plain" | "danger" }[],
 ): Promise<string> {
-  const heading = make("h2", { id: "dialog-title" }, title);
+  // a long text is read from its beginning: without this, a small screen scrolls down to the first button
+  const chosen = body.some((part) => part instanceof Element && part.querySelector("[autofocus]"));
+  const heading = make("h2", { id: "dialog-title", ...(chosen ? {} : { tabindex: "-1", autofocus: "" }) }, title);
   const form = make("form", { method: "dialog" }, heading, ...body);
   const row = make("div", { class: "answers" });
   for (const { value, label, look } of answers)

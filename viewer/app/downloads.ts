@@ -32,6 +32,8 @@ export class Downloads {
   private readonly made = new Map<string, string>();
   private readonly runs = new Map<string, JobRun>();
   private readonly states = new Map<string, string>();
+  /** Formats that could not be made; the reason is their state. */
+  private readonly failed = new Set<string>();
   private isOpen = false;
 
   constructor(
@@ -47,6 +49,7 @@ export class Downloads {
     if (avatar.version !== this.avatar.version) {
       this.made.clear();
       this.states.clear();
+      this.failed.clear();
     }
     this.avatar = avatar;
     this.paint();
@@ -65,7 +68,7 @@ export class Downloads {
     more.addEventListener("toggle", () => (this.isOpen = more.open));
     const films = Object.entries(avatar.files).filter(([name]) => /\.(mp4|webm|gif)$/i.test(name));
     const film = films.length
-      ? films.map(([name, url]) => make("a", { class: "item", href: url, download: "", "data-format": name }, icon("down"), words("Film (.mp4)", name)))
+      ? films.map(([name, url]) => make("a", { class: "item", href: url, download: "", "data-format": name }, icon("down"), words(`Film (.${name.split(".").pop()})`, name)))
       : [make("div", { class: "item off" }, icon("film"), words("Film (.mp4)", "Make it move with a film first"))];
     this.rows.replaceChildren(own, ...MAIN.map((format) => this.row(format)), ...film, more);
     if (focused) this.rows.querySelector<HTMLElement>(`[data-format="${CSS.escape(focused)}"]`)?.focus();
@@ -76,6 +79,7 @@ export class Downloads {
     const address = this.made.get(format);
     if (address) return make("a", { class: "item", href: address, download: "", "data-format": format }, icon("check"), words(label, "Ready; download again"));
     const row = make("button", { type: "button", class: "item", "data-format": format }, icon(state && this.runs.has(format) ? "wait" : "down"), words(label, state ?? what));
+    row.classList.toggle("failed", this.failed.has(format));
     row.setAttribute("aria-disabled", String(this.runs.has(format)));
     row.addEventListener("click", () => {
       if (!this.runs.has(format)) this.begin(format, label);
@@ -92,7 +96,8 @@ export class Downloads {
       this.runs.delete(format);
       if (state === undefined) this.states.delete(format);
       else {
-        this.states.set(format, state);
+        this.states.set(format, `${state.replace(/[.\s]*$/, ".")} Press to try again.`);
+        this.failed.add(format);
         announce(`${label}: ${state}`);
       }
       this.paint();
@@ -113,6 +118,7 @@ export class Downloads {
       failed: (error) => over(error.message),
     });
     this.runs.set(format, run);
+    this.failed.delete(format);
     say("Making it…");
     void run.start({ kind: "export", avatar: this.avatar.id, format });
   }

@@ -1,6 +1,6 @@
 /** The avatars on this server: open, rename, delete. */
 
-import type { Api, Avatar } from "./api.js";
+import { OfflineError, type Api, type Avatar } from "./api.js";
 import { alertBar, announce, ask, dateText, hideAlert, iconButton, make } from "./dom.js";
 
 const LONGEST_NAME = 120;
@@ -28,8 +28,9 @@ export async function rename(api: Api, avatar: Avatar): Promise<Avatar | undefin
 
 /** Asks, and deletes; whether it is gone. */
 export async function remove(api: Api, avatar: Avatar): Promise<boolean> {
-  const text = `${avatar.name} and all files made from it are deleted from the server. This cannot be undone.`;
-  const answer = await ask("Delete this avatar?", [make("p", {}, text)], [
+  const picture = make("img", { src: avatar.thumbnail, alt: "", width: "88", height: "88" });
+  const text = make("p", {}, make("b", {}, avatar.name), " and all files made from it are deleted from the server. This cannot be undone.");
+  const answer = await ask("Delete this avatar?", [make("div", { class: "which" }, picture, text)], [
     { value: "", label: "Keep it", look: "plain" },
     { value: "delete", label: "Delete", look: "danger" },
   ]);
@@ -69,7 +70,8 @@ export class History {
       this.note.textContent = avatars.length ? "" : "No avatars yet. The ones you make are kept here until you delete them.";
       if (hidden > 0) this.note.replaceChildren(make("a", { href: "#/avatars" }, `All ${avatars.length} avatars`));
     } catch (error) {
-      this.note.textContent = (error as Error).message;
+      // that nobody answers is said above the page, until it goes on by itself
+      this.note.textContent = error instanceof OfflineError ? "" : (error as Error).message;
     }
   }
 
@@ -77,8 +79,8 @@ export class History {
     const address = `#/avatar/${encodeURIComponent(avatar.id)}`;
     const picture = make("img", { src: avatar.thumbnail, alt: "", width: "256", height: "256", loading: "lazy" });
     const name = make("a", { href: address }, avatar.name);
-    const kind = avatar.personalized ? (avatar.note ? "Partly refined" : "Refined") : "One pass";
-    const made = make("li", { class: "avatar" }, picture, make("h3", {}, name), make("p", { class: "hint" }, `${dateText(avatar.created)} · ${kind}`));
+    const kind = avatar.personalized ? (avatar.note ? "Partly refined" : "Refined") : "Not refined";
+    const made = make("li", { class: "avatar" }, picture, make("h3", {}, name), make("p", { class: "hint" }, make("span", {}, `${dateText(avatar.created)} · `), make("span", {}, kind)));
     const pen = iconButton("pen", `Rename ${avatar.name}`, () => {
       void rename(this.api, avatar).then((renamed) => {
         if (!renamed) return;

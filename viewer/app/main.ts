@@ -1,6 +1,6 @@
 /** The page of `ffavatar serve`: which part is shown, and what they tell each other. */
 
-import { Api, ApiError, type About, type AvatarNews } from "./api.js";
+import { Api, ApiError, OfflineError, type About, type AvatarNews } from "./api.js";
 import { isLocal } from "./consent.js";
 import { alertBar, ask, button, hideAlert, make } from "./dom.js";
 import { Home } from "./home.js";
@@ -112,7 +112,8 @@ class App {
       this.studio = studio;
     } catch (error) {
       if (turn !== this.turn) return;
-      this.show(make("div", { class: "lost" }, make("h1", { tabindex: "-1" }, "Not there"), make("p", {}, (error as Error).message), make("a", { href: "#/avatars" }, "Your avatars")), "Not there");
+      const title = error instanceof OfflineError ? "No answer" : "Not there";
+      this.show(make("div", { class: "lost" }, make("h1", { tabindex: "-1" }, title), make("p", {}, (error as Error).message), make("a", { href: "#/avatars" }, "Your avatars")), title);
     }
   }
 
@@ -156,7 +157,7 @@ class App {
 
   private offline(): void {
     if (this.polling) return;
-    alertBar("offline", "The server does not answer. Check that `ffavatar serve` is still running; this page goes on by itself when it does.");
+    alertBar("offline", "The server does not answer. Check that “ffavatar serve” is still running; this page goes on by itself when it does.");
     this.polling = window.setInterval(() => {
       void this.api.alive().then((alive) => alive && this.backOnline());
     }, RETRY_MS);
@@ -168,6 +169,7 @@ class App {
     this.polling = 0;
     hideAlert("offline");
     if (!this.about) void this.connect(null);
+    else if (this.main.querySelector(":scope > .lost")) void this.route();
     else this.renewLists();
   }
 

@@ -29,7 +29,7 @@ export class PhotoBox {
   private readonly entries: Entry[] = [];
   private readonly list = make("ul", { class: "cards", "aria-label": "Photos" });
   private readonly drop = make("div", { class: "drop" });
-  private readonly input = make("input", { type: "file", multiple: "", accept: "image/*,.heic,.heif,.avif", hidden: "" });
+  private readonly input = make("input", { type: "file", multiple: "", hidden: "" });
   private readonly clear = button("Remove all photos", "quiet", () => this.removeAll());
   private readonly problem = make("p", { class: "problem", role: "alert" });
   private readonly legend = make("p", { class: "hint" }, "Left: the photo, cut to the head. Right, in white: what is taken for the person. Leave out photos where either is wrong.");
@@ -46,6 +46,8 @@ export class PhotoBox {
     const camera = button("Use the camera", "plain", () => void this.openCamera());
     camera.prepend(icon("camera"));
     this.input.setAttribute("aria-label", "Photo files");
+    // Phones turn HEIC into JPEG by themselves for a page that does not name it.
+    this.input.accept = about.heic ? "image/*,.heic,.heif,.avif" : "image/*,.avif";
     this.input.addEventListener("change", () => {
       void this.add([...(this.input.files ?? [])]);
       this.input.value = "";

@@ -2,7 +2,7 @@
 
 import type { FFAvatarElement } from "../src/index.js";
 import type { About, Api, Avatar, AvatarNews, JobOrder } from "./api.js";
-import { alertBar, announce, button, bytesText, dateText, hideAlert, icon, iconButton, make, notesList } from "./dom.js";
+import { alertBar, button, bytesText, dateText, hideAlert, icon, iconButton, make, notesList } from "./dom.js";
 import { FilmDrive } from "./drive.js";
 import { remove, rename } from "./history.js";
 import { Downloads } from "./downloads.js";
@@ -150,7 +150,7 @@ export class Studio {
           make("p", { class: "hint" }, "Driving by webcam needs MediaPipe's face tracker, which is not part of FFAvatar. Put its files into a folder and start ", make("code", {}, "ffavatar serve --webcam FOLDER"), "; docs/serve.md says which files.")),
       );
     }
-    box.append(make("p", { class: "hint" }, "Or by hand: drag the avatar or press the arrow keys to turn it; the button ☰ on its picture shows and hides the sliders."));
+    box.append(make("p", { class: "hint" }, "Or by hand: drag the avatar", make("span", { class: "fine" }, " or press the arrow keys"), " to turn it; the button ☰ on its picture shows and hides the sliders."));
     return box;
   }
 
@@ -178,7 +178,7 @@ export class Studio {
         event.stopPropagation();
         hideAlert("viewer");
         if (file.type.startsWith("video/")) void this.drive.offer(file);
-        else announce("Photos belong on the page New avatar.");
+        else alertBar("viewer", "An avatar is moved by films. Photos make new ones:", make("a", { href: "#/" }, "New avatar"));
       },
       { capture: true },
     );

@@ -40,7 +40,7 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
   const keys = new Map();
   const streams = new Set();
   const sessions = new Set();
-  const state = { full: 0, fullPhotos: 0, dropAfter: 0, failWith: "", hold: "" };
+  const state = { full: 0, fullPhotos: 0, dropAfter: 0, failWith: "", hold: "", heic: true };
   const log = { lastEventIds: [], keys: [], deleted: [], orders: [], authorized: 0 };
 
   const send = (response, status, body, headers = {}) => {
@@ -155,7 +155,7 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
     }],
     ["GET", /^\/api\/about$/, (q, r) =>
       send(r, 200, {
-        version: "0.0.0", device: "cpu", personalize: true, webcam: vision !== undefined,
+        version: "0.0.0", device: "cpu", personalize: true, webcam: vision !== undefined, heic: state.heic,
         limits: { photos: 6, photo_bytes: 2 * 2 ** 20, photo_pixels: 4e7, film_bytes: 5 * 2 ** 20, film_seconds: 60, queue: 4 },
       })],
     ["POST", /^\/api\/photos$/, (q, r, m, body) => {

@@ -255,7 +255,7 @@ const scenarios = {
   /** The server goes away during a job and comes back. */
   async away() {
     const server = await mockServer(material, { ...built, stepMs: 100 });
-    server.seed("Seeded");
+    const seeded = server.seed("Seeded");
     const { page, close } = await visit(server);
     await page.getByLabel("Photo files").setInputFiles([photo("front.jpg")]);
     await agree(page);
@@ -269,8 +269,12 @@ const scenarios = {
     await page.getByRole("link", { name: "Your avatars" }).click();
     await page.locator(".alert").getByText("The server does not answer").waitFor();
     seen.offline = await page.locator(".alert").textContent();
-    await page.getByRole("link", { name: "New avatar" }).click();
+    await page.evaluate((id) => (location.hash = `#/avatar/${id}`), seeded);
+    await page.getByRole("heading", { name: "No answer" }).waitFor();
     await server.comeBack();
+    await page.getByRole("heading", { name: "Seeded" }).waitFor({ timeout: 30_000 });
+    seen.openedWhenBack = await page.evaluate(() => document.querySelector("ff-avatar") !== null);
+    await page.getByRole("link", { name: "New avatar" }).click();
     await page.waitForFunction(() => !document.querySelector(".alert") && document.querySelector(".progress .lost")?.hidden, undefined, { timeout: 30_000 });
     seen.lastEventIds = server.log.lastEventIds;
     server.state.hold = "";
@@ -424,6 +428,12 @@ const scenarios = {
     await page.getByLabel("Photo files").setInputFiles([photo("front.jpg"), photo("landscape.jpg")]);
     await page.waitForSelector("dialog[open]");
     await check("consent");
+    const dialogHead = () => page.evaluate(() => {
+      const heading = document.querySelector("dialog h2");
+      const { top, bottom } = heading.getBoundingClientRect();
+      return document.activeElement === heading && top >= 0 && bottom <= innerHeight;
+    });
+    seen.consentFromItsBeginning = await dialogHead();
     await named(page, "I have their consent").tap();
     await checked(page, 2);
     await check("photos");
@@ -432,6 +442,25 @@ const scenarios = {
     seen.folded = await page.evaluate(() => avatar.hasAttribute("data-folded"));
     await page.evaluate(() => avatar.screenshot());
     await check("studio");
+    await page.getByRole("link", { name: "Your avatars" }).tap();
+    await page.locator(".history h1").waitFor();
+    await page.locator(".avatar").first().waitFor();
+    await check("history");
+    await page.getByRole("button", { name: /^Delete A rather long name/ }).tap();
+    await page.waitForSelector("dialog[open]");
+    await check("delete");
+    seen.deleteFromItsBeginning = await dialogHead();
+    seen.deleteNames = await page.locator("dialog .which").textContent();
+    await named(page, "Keep it").tap();
+
+    // a server that cannot read HEIC does not ask phones for it
+    const accepted = () => page.getByLabel("Photo files").getAttribute("accept");
+    await page.getByRole("link", { name: "New avatar" }).tap();
+    seen.accepted = [await accepted()];
+    server.state.heic = false;
+    await page.reload();
+    await page.locator(".home").waitFor();
+    seen.accepted.push(await accepted());
     seen.problems = problems;
     await close();
     await server.close();

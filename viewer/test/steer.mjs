@@ -50,6 +50,10 @@ out.levels = {
   staysDown: feed(2, [...many(60, 12), ...many(10)]), hidden: feed(2, many(5000)),
 };
 
+out.whole = [
+  [163_000, 80_000], [core.MOST_WHOLE, 80_000], [core.MOST_WHOLE + 1, 80_000], [26_000, 20_000], [163_000, 20_000],
+].map(([gaussians, wanted]) => core.isWhole(gaussians, wanted));
+
 out.details = core.DETAIL_LEVELS.map((wanted) => {
   const detail = core.chooseDetail(file, wanted);
   if (!detail) return null;

@@ -25,8 +25,9 @@ from ffavatar.commands.options import (
     YawOption,
     face_choice,
 )
-from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix, parse_background, parse_expressions
+from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix, parse_expressions
 from ffavatar.commands.progress import one_line, print_notes, progress
+from ffavatar.drive.background import parse_background
 from ffavatar.errors import InputError
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from ffavatar.commands.options import (
     WeightsOption,
     face_choice,
 )
-from ffavatar.commands.parsing import load_avatar, parse_background
+from ffavatar.commands.parsing import load_avatar
 from ffavatar.commands.progress import print_notes, progress
+from ffavatar.drive.background import parse_background
 from ffavatar.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from ffavatar.commands.options import AllowFlameOption, ExpressionOption, PitchOption, RollOption, YawOption
-from ffavatar.commands.parsing import load_avatar, megabytes, parse_background, parse_expressions
+from ffavatar.commands.parsing import load_avatar, megabytes, parse_expressions
 from ffavatar.commands.progress import print_unmatched
+from ffavatar.drive.background import parse_background
 
 
 def export(

@@ -40,6 +40,9 @@ _VP9 = _Encoding("libvpx-vp9", "yuv420p", _VP9_OPTIONS, "libopus", ("opus", "vor
 # pairs.
 _VP9_ALPHA = _Encoding("libvpx-vp9", "yuva420p", _VP9_OPTIONS | {"auto-alt-ref": "0"}, "libopus", _VP9.audio_kept)
 _GIF = _Encoding("gif", "pal8", {}, None)
+# FFmpeg's encoder cuts transparent margins off without looking at the last row, and so cuts shoulders that are widest
+# there: whole frames instead, with what stays the same left out as before.
+_GIF_ALPHA = _Encoding("gif", "pal8", {"gifflags": "transdiff"}, None)
 
 
 def is_folder_output(path: str | Path) -> bool:
@@ -138,7 +141,7 @@ class FilmWriter:
             case ".webm":
                 return _VP9_ALPHA if self.alpha else _VP9
             case ".gif":
-                return _GIF
+                return _GIF_ALPHA if self.alpha else _GIF
             case ".mov" if self.alpha:
                 return _PRORES
             case _:

@@ -21,6 +21,7 @@ import torch
 
 from ffavatar.avatar import Avatar
 from ffavatar.drive.motion import Motion, demo_motion
+from ffavatar.errors import InputError
 from ffavatar.export.gltf import INDICES, TRIANGLES, VERTICES, Glb
 from ffavatar.export.mesh import dense_faces
 from ffavatar.export.options import ExportOptions, numpy32, posed_splats, provenance, refuse_flame
@@ -45,7 +46,13 @@ MORE_NAMES = {"cheekPuff": "mouthCheekPuff"}  # the renderer's own list calls it
 
 
 def write_lam(avatar: Avatar, path: Path, options: ExportOptions) -> None:
-    """The resting avatar with clips cut from ``options.motion``, or from the look-around demonstration."""
+    """The resting avatar with clips cut from ``options.motion``, or from the look-around demonstration.
+
+    Raises:
+        InputError: a pose or a single frame is asked for, which this package does not hold.
+    """
+    if options.pose is not None or options.frame is not None:
+        raise InputError(f"{path}: LAM's package holds the whole avatar, not a pose; leave pose and frame away.")
     refuse_flame(avatar, path, options)
     avatar = avatar.to("cpu")
     notice = provenance(avatar)

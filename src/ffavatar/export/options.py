@@ -72,7 +72,7 @@ def refuse_flame(avatar: Avatar, path: Path, options: ExportOptions) -> None:
     if not head.edition.startswith("embedded") and not options.allow_flame:
         raise InputError(
             f"{path}: this avatar stands on {head.edition} ({head.licence}), which may not be passed on; "
-            "set allow_flame (--allow-flame) to write it for your own use."
+            "set allow_flame (on the command line, --allow-flame) to write it for your own use."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 import threading
 import warnings
 from dataclasses import dataclass
@@ -115,7 +116,8 @@ def _decode(data: bytes, name: str) -> Photo:
 
 def _unreadable(data: bytes, name: str) -> InputError:
     if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
-        return InputError(f"{name} is a HEIC photo: pip install 'ffavatar[heic]' (pillow-heif), or {ADVICE}.")
+        remedy = f"{ADVICE}, or install its decoder (pip install 'ffavatar[heic]')"
+        return InputError(f"{name} is a HEIC photo, which nothing installed here can open: {remedy}.")
     if data[4:8] == b"ftyp" or data[:4] in (b"\x1aE\xdf\xa3", b"RIFF"):
         return InputError(f"{name} is not a photo this program can read, perhaps a video: give a photo, or {ADVICE}.")
     return InputError(f"{name} is not a photo this program can read: {ADVICE}.")
@@ -127,7 +129,7 @@ def _too_many_pixels(name: str) -> InputError:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    return text[0][:120] if text else type(error).__name__
+    return textwrap.shorten(text[0], 80, placeholder=" ...") if text else type(error).__name__
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ffavatar.errors import InputError
 from ffavatar.serve.inside import Line, limit_memory
-from ffavatar.serve.messages import CheckFilm, CheckPhoto, FilmVerdict, PhotoVerdict, Ready
+from ffavatar.serve.messages import CheckFilm, CheckMotion, CheckPhoto, FilmVerdict, MotionVerdict, PhotoVerdict, Ready
 
 if TYPE_CHECKING:
     from ffavatar.photo import FrontEnd
@@ -43,6 +43,8 @@ def main() -> None:
             line.send(check_photo(front_end, message))
         elif isinstance(message, CheckFilm):
             line.send(check_film(message))
+        elif isinstance(message, CheckMotion):
+            line.send(check_motion(message))
 
 
 def check_photo(front_end: FrontEnd, asked: CheckPhoto) -> PhotoVerdict:
@@ -150,6 +152,21 @@ def check_film(asked: CheckFilm) -> FilmVerdict:
     return FilmVerdict("", round(seconds, 3), width, height, round(float(reader.fps), 4))
 
 
+def check_motion(asked: CheckMotion) -> MotionVerdict:
+    """Read a motion file, and compare its length with the limit."""
+    from ffavatar.drive.motion import Motion
+
+    try:
+        motion = Motion.load(asked.path)
+    except InputError as error:
+        return MotionVerdict(str(error).replace(asked.path, asked.name))
+    except MemoryError:
+        return MotionVerdict(f"{asked.name} takes too much memory to read: cut it shorter.")
+    if motion.seconds > asked.seconds:
+        return MotionVerdict(_too_long(asked, motion.seconds))
+    return MotionVerdict("", len(motion), motion.fps)
+
+
 def _film_too_large(asked: CheckFilm, container: object) -> str:
     """Why the header alone speaks against a film, or nothing. Closes the container."""
     import av
@@ -168,7 +185,7 @@ def _film_too_large(asked: CheckFilm, container: object) -> str:
     return ""
 
 
-def _too_long(asked: CheckFilm, seconds: float) -> str:
+def _too_long(asked: CheckFilm | CheckMotion, seconds: float) -> str:
     return f"{asked.name} lasts {seconds:.0f} s, at most {asked.seconds:.0f} s are taken: cut it shorter."
 
 

@@ -11,15 +11,15 @@ from typing import TypeVar
 
 from ffavatar.serve.checker import CROP_FILE, MATTE_FILE, too_heavy
 from ffavatar.serve.child import Child
-from ffavatar.serve.messages import CheckFilm, CheckPhoto, FilmVerdict, PhotoVerdict, Ready
+from ffavatar.serve.messages import CheckFilm, CheckMotion, CheckPhoto, FilmVerdict, MotionVerdict, PhotoVerdict, Ready
 from ffavatar.serve.metrics import Metrics
 from ffavatar.serve.problems import Problem, busy
-from ffavatar.serve.records import Film, Photo
+from ffavatar.serve.records import Film, MotionFile, Photo
 from ffavatar.serve.settings import Settings
 from ffavatar.serve.store import Store
 from ffavatar.serve.uploads import Received
 
-Verdict = TypeVar("Verdict", PhotoVerdict, FilmVerdict)
+Verdict = TypeVar("Verdict", PhotoVerdict, FilmVerdict, MotionVerdict)
 _START_S = 120.0  # to load torch on a busy machine
 ID_LENGTH = 32
 
@@ -88,7 +88,23 @@ class Checks:
         self._store.save_film(film, received.path)
         return film
 
-    async def _ask(self, asked: CheckPhoto | CheckFilm, instead: Verdict) -> Verdict:
+    async def motion(self, received: Received) -> MotionFile:
+        """Look at a motion and keep it. Raises ``Problem`` 422 with the reason where it cannot be used."""
+        with received.path.open("rb") as file:
+            packed = file.read(2) == b"PK"  # npz files are zip files
+        received.path = received.path.rename(received.path.with_suffix(".npz" if packed else ".json"))
+        asked = CheckMotion(str(received.path), received.name, self._settings.limits.film_seconds)
+        said = await self._ask(asked, MotionVerdict(f"{received.name} takes too long to read: cut it shorter."))
+        self._metrics.uploads.labels("motion", "refused" if said.reason else "kept").inc()
+        self._metrics.upload_bytes.labels("motion").inc(received.size)
+        if said.reason:
+            raise Problem(422, said.reason)
+        seconds = round(said.frames / said.fps, 3)
+        motion = MotionFile(received.sha256[:ID_LENGTH], received.name, said.frames, round(said.fps, 4), seconds)
+        self._store.save_motion(motion, received.path)
+        return motion
+
+    async def _ask(self, asked: CheckPhoto | CheckFilm | CheckMotion, instead: Verdict) -> Verdict:
         """The checker's verdict, or ``instead`` where it dies of the question or takes too long."""
         self._waiting += 1
         self._metrics.checks.set(self._waiting)

@@ -22,7 +22,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "ffavatar_session"
-UPLOADS = ("/api/photos", "/api/films")  # have limits of their own
+UPLOADS = ("/api/photos", "/api/films", "/api/motions")  # have limits of their own
 POLICY = (
     "default-src 'self'; worker-src 'self' blob:; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:; "
     "media-src 'self' blob:; style-src 'self'; connect-src 'self'; object-src 'none'; base-uri 'none'; "

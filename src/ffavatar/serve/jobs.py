@@ -19,7 +19,7 @@ from ffavatar.serve.problems import Problem, busy, unknown
 from ffavatar.serve.records import Job, JobRequest, Kind, ReconstructRequest, State, clean_name, now
 from ffavatar.serve.settings import Settings
 from ffavatar.serve.store import JobEntry, Store, check_space, new_id
-from ffavatar.serve.tasks import BASE_FILE, check_request, note_refinement, task_of
+from ffavatar.serve.tasks import BASE_FILE, check_request, note_refinement, same_request, task_of
 from ffavatar.serve.work import Work
 
 log = logging.getLogger("ffavatar.serve")
@@ -104,7 +104,7 @@ class Jobs:
         digest = hashlib.sha256(key.encode()).hexdigest() if key is not None else None
         if digest is not None and digest in self._keys:
             work = self.works[self._keys[digest]]
-            if work.entry.request != values:
+            if not same_request(work.entry.request, request):
                 raise Problem(409, "This Idempotency-Key was used with another request; send a new key.")
             return work, False
         check_request(request, self._store, self._settings.limits)

@@ -35,6 +35,15 @@ class CheckFilm:
 
 
 @dataclass(frozen=True)
+class CheckMotion:
+    """To the checker: read a motion file, whose ending says which kind it is."""
+
+    path: str
+    name: str
+    seconds: float  # longest
+
+
+@dataclass(frozen=True)
 class PhotoVerdict:
     """From the checker. ``report`` is the photo front end's, as a JSON object; empty where nothing was decoded."""
 
@@ -58,6 +67,15 @@ class FilmVerdict:
 
 
 @dataclass(frozen=True)
+class MotionVerdict:
+    """From the checker; ``reason`` is empty where the motion can be used."""
+
+    reason: str
+    frames: int = 0
+    fps: float = 0.0
+
+
+@dataclass(frozen=True)
 class Task:
     """To a worker: one job. Which fields are used depends on ``kind``."""
 
@@ -73,7 +91,14 @@ class Task:
     same_person: bool = False
     size: int = 512
     most_seconds: float = 0.0
-    format: str = ""
+    name: str = ""  # of the file of an export; its ending says the format
+    turn_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)  # yaw, pitch, roll
+    expression: dict[str, float] = field(default_factory=dict)
+    motion: str = ""
+    frame: int | None = None
+    scale: float = 1.0
+    background: str = "white"
+    allow_flame: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,8 +155,8 @@ class Cancelled:
     """From a worker: ended because it was asked to."""
 
 
-Asked = CheckPhoto | CheckFilm | Task | Cancel
-Said = PhotoVerdict | FilmVerdict | Ready | Stage | AvatarMade | Done | Failed | Cancelled
+Asked = CheckPhoto | CheckFilm | CheckMotion | Task | Cancel
+Said = PhotoVerdict | FilmVerdict | MotionVerdict | Ready | Stage | AvatarMade | Done | Failed | Cancelled
 Message = Asked | Said
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 

@@ -5,13 +5,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["reconstruct", "personalize", "drive", "export"]
-ExportFormat = Literal["ply", "glb", "mesh.glb", "spz", "html", "obj", "usda", "splat", "zip"]
+ExportFormat = Literal[
+    "ply", "glb", "mesh.glb", "spz", "html", "obj", "usda", "splat", "zip",
+    "png", "jpg", "webp", "mp4", "mov", "webm", "gif",
+]  # fmt: skip
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 LONGEST_NAME = 120
+
+
+@dataclass(frozen=True)
+class Between:
+    """The least and the most that a number of a request may be: in its annotation, so that the description says it.
+
+    The server checks it itself (``tasks.check_ranges``), for a refusal of one sentence.
+    """
+
+    least: float
+    most: float
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        """What pydantic asks of annotations: the JSON schema with these bounds."""
+        made: dict[str, Any] = handler(core)
+        return made | {"minimum": self.least, "maximum": self.most}
 
 
 def now() -> str:
@@ -60,6 +79,17 @@ class Film:
     width: int
     height: int
     fps: float
+
+
+@dataclass
+class MotionFile:
+    """An uploaded motion, to export an avatar in it or in one of its frames."""
+
+    id: str
+    name: str
+    frames: int
+    fps: float
+    seconds: float
 
 
 @dataclass
@@ -164,27 +194,46 @@ class DriveRequest:
     """Count expressions from the calm face of the film: for another person's face."""
     same_person: bool = False
     """The film shows the avatar's own person: its outline places head and torso too; slower, closer."""
-    size: int = 512
+    size: Annotated[int, Between(64, 1024)] = 512
     """Side of the film in pixels: an even number from 64 to 1024."""
 
 
 @dataclass
 class ExportRequest:
-    """An avatar as a file for other programs."""
+    """An avatar as a file for other programs: at rest, in a pose set by hand, or in a motion or one of its frames.
+
+    Files of one moment (ply, spz, splat, obj, usda, png, jpg) take a pose, or a motion with a frame; glb, mesh.glb and
+    webp those or a whole motion; html and zip a motion, as their clip; mp4, mov, webm and gif need one.
+    """
 
     kind: Literal["export"]
     avatar: str
     """Id of an avatar."""
     format: ExportFormat
     """The ending of the file, as docs/export.md explains them; ``mesh.glb`` is a mesh, ``glb`` Gaussians."""
+    yaw: Annotated[float, Between(-180, 180)] = 0.0
+    """Turn of the head in degrees; positive to the person's left."""
+    pitch: Annotated[float, Between(-90, 90)] = 0.0
+    """Nod in degrees; positive looks down."""
+    roll: Annotated[float, Between(-90, 90)] = 0.0
+    """Tilt in degrees."""
+    expression: dict[str, Annotated[float, Between(-3, 3)]] = field(default_factory=dict)
+    """Expressions by name, such as ``{"mouthSmileLeft": 0.6}``: ARKit's 52, or the head's own."""
+    motion: str | None = None
+    """Id of an uploaded motion, or of a finished job that drove an avatar."""
+    frame: Annotated[int, Between(-1_000_000, 999_999)] | None = None
+    """The moment of the motion, counted from 0; negative from its end."""
+    scale: Annotated[float, Between(1e-4, 1e4)] = 1.0
+    """Units per metre, in 3D files but html and zip."""
+    size: Annotated[int, Between(64, 4096)] | None = None
+    """Side of pictures and films in pixels, 512 where nothing is said; of films at most 1024."""
+    background: str = "white"
+    """Of pictures, films and html: white, black, grey, green, #rrggbb or, where the format can, transparent."""
+    allow_flame: bool = False
+    """Write a 3D file of an avatar on a FLAME basis, which its licence keeps to your own use."""
 
 
 JobRequest = ReconstructRequest | PersonalizeRequest | DriveRequest | ExportRequest
-# Attribute docstrings go into the OpenAPI description; a misspelt field of a request is an error.
-for _record in (Photo, Film, Job, Avatar):
-    setattr(_record, "__pydantic_config__", {"use_attribute_docstrings": True})  # noqa: B010
-for _request in (ReconstructRequest, PersonalizeRequest, DriveRequest, ExportRequest, AvatarChange):
-    setattr(_request, "__pydantic_config__", {"extra": "forbid", "use_attribute_docstrings": True})  # noqa: B010
 
 
 @dataclass
@@ -194,6 +243,8 @@ class AboutLimits:
     photo_pixels: int
     film_bytes: int
     film_seconds: float
+    """Of motions too."""
+    motion_bytes: int
     queue: int
 
 
@@ -204,6 +255,8 @@ class About:
     limits: AboutLimits
     personalize: bool
     webcam: bool
+    heic: bool
+    """Whether HEIC photos, as phones take them, can be read."""
 
 
 @dataclass
@@ -219,3 +272,10 @@ class ProblemDetails:
     title: str
     status: int
     detail: str
+
+
+# Attribute docstrings go into the OpenAPI description; a misspelt field of a request is an error.
+for _record in (Photo, Film, MotionFile, Job, Avatar, About, AboutLimits):
+    setattr(_record, "__pydantic_config__", {"use_attribute_docstrings": True})  # noqa: B010
+for _request in (ReconstructRequest, PersonalizeRequest, DriveRequest, ExportRequest, AvatarChange):
+    setattr(_request, "__pydantic_config__", {"extra": "forbid", "use_attribute_docstrings": True})  # noqa: B010

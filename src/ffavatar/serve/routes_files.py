@@ -2,6 +2,7 @@
 
 # No ``from __future__ import annotations``: FastAPI reads the annotations of functions that are made in a function.
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,9 +41,12 @@ def add_file_routes(app: "FastAPI", parts: Parts) -> None:
         """What this server is and takes."""
         limits = settings.limits
         shown = AboutLimits(
-            limits.photos, limits.photo_bytes, limits.photo_pixels, limits.film_bytes, limits.film_seconds, limits.queue
-        )
-        return About(__version__, jobs.device, shown, personalize=True, webcam="vision_bundle.mjs" in webcam)
+            limits.photos, limits.photo_bytes, limits.photo_pixels, limits.film_bytes, limits.film_seconds,
+            limits.motion_bytes, limits.queue,
+        )  # fmt: skip
+        heic = find_spec("pillow_heif") is not None  # asked for, not loaded: the checker alone opens photos
+        seen = "vision_bundle.mjs" in webcam
+        return About(__version__, jobs.device, shown, personalize=True, webcam=seen, heic=heic)
 
     @app.post("/api/session", tags=["server"], status_code=204, response_class=Response)
     async def open_session(request: Request) -> Response:

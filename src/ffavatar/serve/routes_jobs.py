@@ -108,4 +108,6 @@ def add_job_routes(app: "FastAPI", parts: Parts) -> None:
         """Delete what an ended job made, and its record. Avatars stay."""
         if not jobs.get(job).ended:
             raise Problem(409, "The job has not ended; cancel it first.")
+        if jobs.in_use(job):
+            raise Problem(409, "Another job still needs its motion; cancel that job first.")
         await jobs.forget(job)

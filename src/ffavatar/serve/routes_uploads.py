@@ -1,4 +1,4 @@
-"""Routes for what comes in: photos and films."""
+"""Routes for what comes in: photos, films and motions."""
 
 # No ``from __future__ import annotations``: FastAPI reads the annotations of functions that are made in a function.
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ffavatar.serve.checker import CROP_FILE, MATTE_FILE
 from ffavatar.serve.parts import Parts
 from ffavatar.serve.problems import Problem, busy, unknown
-from ffavatar.serve.records import Film, Photo, Photos
-from ffavatar.serve.store import check_space
+from ffavatar.serve.records import Film, MotionFile, Photo, Photos
+from ffavatar.serve.store import UPLOADS, check_space
 from ffavatar.serve.uploads import discard, receive_files
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add_upload_routes(app: "FastAPI", parts: Parts) -> None:
         announced = request.headers.get("content-length", "")
         check_space(store, limits.free_bytes + (int(announced[:15]) if announced.isdecimal() else 0))
         used = store.bytes_used()
-        if used["photos"] + used["films"] > limits.stored_bytes:
+        if sum(used[kind] for kind in UPLOADS) > limits.stored_bytes:
             raise busy("The room for uploads is full", 60)
 
     @app.post("/api/photos", tags=["uploads"], openapi_extra=_form("files", many=True))
@@ -125,3 +125,26 @@ def add_upload_routes(app: "FastAPI", parts: Parts) -> None:
     async def delete_film(id: str) -> None:
         """Delete a film now."""
         delete("films", "film", id)
+
+    @app.post("/api/motions", tags=["uploads"], openapi_extra=_form("file", many=False))
+    async def upload_motion(request: Request) -> MotionFile:
+        """Upload a motion file (json or npz, as FFAvatar writes them) to export an avatar in it."""
+        check_room(request)
+        received = await receive_files(request, "file", store.incoming, 1, limits.motion_bytes, limits.pause_s)
+        try:
+            return await checks.motion(received[0])
+        finally:
+            discard(received)
+
+    @app.get("/api/motions/{id}", tags=["uploads"])
+    async def get_motion(id: str) -> MotionFile:
+        """How long a motion is."""
+        motion = store.motion(id)
+        if motion is None:
+            raise unknown("motion", id)
+        return motion
+
+    @app.delete("/api/motions/{id}", tags=["uploads"], status_code=204)
+    async def delete_motion(id: str) -> None:
+        """Delete a motion now."""
+        delete("motions", "motion", id)

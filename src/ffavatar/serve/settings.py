@@ -25,6 +25,7 @@ class Limits:
     film_bytes: int = 300 * 2**20
     film_seconds: float = 120.0
     film_pixels: int = 3840 * 2160
+    motion_bytes: int = 32 * 2**20
     json_bytes: int = 64 * 2**10
     """Of a request that is no upload."""
     queue: int = 16

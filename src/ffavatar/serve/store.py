@@ -5,6 +5,7 @@ read from them at each start.
     jobs/ID/     job.json and the files that the job made
     photos/ID/   photo.json, crop.webp, matte.webp, views.safetensors   (deleted after a time)
     films/ID/    film.json, film.mp4                                    (deleted after a time)
+    motions/ID/  about.json, motion.json or motion.npz                  (deleted after a time)
     incoming/    what is arriving
 """
 
@@ -27,7 +28,7 @@ from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 from ffavatar.serve.messages import AvatarMade
 from ffavatar.serve.problems import Problem
-from ffavatar.serve.records import Film, Kind, Photo, State, now
+from ffavatar.serve.records import Film, Kind, MotionFile, Photo, State, now
 
 T = TypeVar("T")
 log = logging.getLogger("ffavatar.serve")
@@ -36,8 +37,12 @@ IDS = {
     "jobs": re.compile(r"[0-9a-f]{16}"),
     "photos": re.compile(r"[0-9a-f]{32}-\d{1,2}"),
     "films": re.compile(r"[0-9a-f]{32}"),
+    "motions": re.compile(r"[0-9a-f]{32}"),
 }
 FILM_FILE = "film.mp4"  # whatever it is: FFmpeg looks at the content
+MOTION_FILE = "motion.json"  # what a job that drives makes, and an upload unless it is
+MOTION_NPZ = "motion.npz"
+UPLOADS = {"photos": "photo.json", "films": "film.json", "motions": "about.json"}  # each with its record
 _VERSION = re.compile(r"v(\d{1,9})\.safetensors")
 _COUNT_AGAIN_S = 3.0  # counting bytes reads every folder
 _KEPT_VERSIONS = 3  # newest states of an avatar, besides the first: viewers may still be fetching them
@@ -276,6 +281,23 @@ class Store:
         place = self.place("films", name)
         return _read(place / "film.json", Film) if place else None
 
+    def save_motion(self, motion: MotionFile, path: Path) -> None:
+        place = self.folder / "motions" / motion.id
+        place.mkdir(exist_ok=True)
+        os.replace(path, place / (MOTION_NPZ if path.suffix == ".npz" else MOTION_FILE))
+        write_json(place / UPLOADS["motions"], asdict(motion))
+
+    def motion(self, name: str) -> MotionFile | None:
+        place = self.place("motions", name)
+        return _read(place / UPLOADS["motions"], MotionFile) if place else None
+
+    def motion_path(self, name: str) -> Path | None:
+        """The file of an uploaded motion, or of the one that a job made; None where there is none."""
+        uploaded, driven = self.place("motions", name), self.place("jobs", name)
+        places = [uploaded / MOTION_FILE, uploaded / MOTION_NPZ] if uploaded else []
+        places += [driven / MOTION_FILE] if driven else []
+        return next((path for path in places if path.is_file()), None)
+
     def delete(self, kind: str, name: str) -> bool:
         """Remove a thing with all its files; whether it was there. A half-done removal is finished at the next
         start."""
@@ -290,7 +312,7 @@ class Store:
     def old_uploads(self, seconds: float) -> Iterator[tuple[str, str]]:
         """(kind, id) of uploads that are older than so many seconds, and of remains without a record."""
         limit = time.time() - seconds
-        for kind, record in (("photos", "photo.json"), ("films", "film.json")):
+        for kind, record in UPLOADS.items():
             for place in self.folder.glob(f"{kind}/*"):
                 path = place / record
                 try:

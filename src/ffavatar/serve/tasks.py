@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ffavatar.serve.messages import Task
+from ffavatar.serve.ordering import check_drive, check_export, check_ranges, file_name
 from ffavatar.serve.problems import Problem, unknown
-from ffavatar.serve.records import DriveRequest, JobRequest, PersonalizeRequest, ReconstructRequest
+from ffavatar.serve.records import DriveRequest, ExportRequest, JobRequest, PersonalizeRequest, ReconstructRequest
 from ffavatar.serve.settings import Limits, Settings
 from ffavatar.serve.store import FILM_FILE, JobEntry, Store
 
 BASE_FILE = "base.safetensors"  # in a job's folder: the avatar it works on
-FILM_SIZES = (64, 1024)  # px, the side of a driven film: least and most
 
 
 def check_request(request: JobRequest, store: Store, limits: Limits) -> None:
     """Whether what a request speaks of is there and can be used. Raises ``Problem`` 404 or 422 where not."""
+    check_ranges(request)
     if not isinstance(request, ReconstructRequest) and request.avatar not in store.avatars:
         raise unknown("avatar", request.avatar)
     if isinstance(request, ReconstructRequest | PersonalizeRequest):
@@ -29,11 +32,19 @@ def check_request(request: JobRequest, store: Store, limits: Limits) -> None:
     if isinstance(request, DriveRequest):
         if store.film(request.film) is None:
             raise unknown("film", request.film)
-        low, high = FILM_SIZES
-        if not low <= request.size <= high or request.size % 2:
-            raise Problem(
-                422, f"size: {request.size} pixels are not possible; give an even number from {low} to {high}."
-            )
+        check_drive(request)
+    if isinstance(request, ExportRequest):
+        check_export(request)
+        if request.motion is not None and store.motion_path(request.motion) is None:
+            raise unknown("motion", request.motion)
+
+
+def same_request(kept: dict[str, Any], request: JobRequest) -> bool:
+    """Whether a job's record asks for the same; what an older version wrote lacks options that came later."""
+    try:
+        return kept.get("kind") == request.kind and type(request)(**kept) == request
+    except TypeError:  # of a newer version
+        return False
 
 
 def task_of(entry: JobEntry, store: Store, settings: Settings) -> Task:
@@ -49,8 +60,9 @@ def task_of(entry: JobEntry, store: Store, settings: Settings) -> Task:
             raise unknown("avatar", entry.avatar)
     photos = [store.place("photos", name) for name in request.get("photos", ())]
     film = store.place("films", request.get("film", ""))
-    if None in photos or ("film" in request and film is None):
-        raise Problem(404, "Its photos or film have been deleted meanwhile; upload them again.")
+    motion = store.motion_path(request["motion"]) if request.get("motion") else None
+    if None in photos or ("film" in request and film is None) or (request.get("motion") and motion is None):
+        raise Problem(404, "Its photos, film or motion have been deleted meanwhile; upload them again.")
     return Task(
         job=entry.id,
         kind=entry.kind,
@@ -62,9 +74,16 @@ def task_of(entry: JobEntry, store: Store, settings: Settings) -> Task:
         film=str(film / FILM_FILE) if film is not None else "",
         relative=bool(request.get("relative")),
         same_person=bool(request.get("same_person")),
-        size=int(request.get("size", 512)),
+        size=int(request.get("size") or 512),
         most_seconds=settings.limits.film_seconds,
-        format=str(request.get("format", "")),
+        name=file_name(request) if entry.kind == "export" else "",
+        turn_deg=(request.get("yaw", 0.0), request.get("pitch", 0.0), request.get("roll", 0.0)),
+        expression=dict(request.get("expression", {})),
+        motion=str(motion) if motion is not None else "",
+        frame=request.get("frame"),
+        scale=float(request.get("scale", 1.0)),
+        background=str(request.get("background", "white")),
+        allow_flame=bool(request.get("allow_flame")),
     )
 
 

@@ -40,6 +40,6 @@ class Work:
         return round((time.monotonic() - moment) / (self.done - first) * (self.total - self.done), 1)
 
     def uploads(self) -> set[str]:
-        """Ids of the photos and films it reads."""
+        """Ids of the photos, films and motions it reads."""
         request = self.entry.request
-        return {*request.get("photos", ()), *([request["film"]] if "film" in request else [])}
+        return {*request.get("photos", ()), *(request[kind] for kind in ("film", "motion") if request.get(kind))}

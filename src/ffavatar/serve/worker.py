@@ -209,13 +209,31 @@ def _drive(task: Task, tools: Tools, desk: Desk) -> Done:
 
 def _export(task: Task, tools: Tools, desk: Desk) -> Done:
     from ffavatar.avatar import Avatar
-    from ffavatar.export.formats import export
+    from ffavatar.drive.background import parse_background
+    from ffavatar.drive.film import FilmStyle, film_motion
+    from ffavatar.drive.motion import Motion
+    from ffavatar.drive.pose import posed
+    from ffavatar.export.formats import export, format_of
+    from ffavatar.export.options import ExportOptions
+
+    def drawing(done: int, total: int | None) -> None:
+        desk.stage("drawing", done, total)
 
     desk.stage("writing", 0, 1)
-    name = f"avatar.{task.format}"
-    export(Avatar.load(task.container), Path(task.folder) / name)
+    path = Path(task.folder) / task.name
+    avatar = Avatar.load(task.container)
+    colour, alpha = parse_background(task.background)
+    style = FilmStyle(task.size, colour, alpha)
+    motion = Motion.load(task.motion) if task.motion else None
+    unknown = motion.unmatched(avatar.rig.head) if motion is not None else []
+    notes = [f"This head knows no expression called {', '.join(unknown)}; left out."] if unknown else []
+    if format_of(path).film and motion is not None:
+        report = film_motion(avatar.to(tools.device), motion, path, style, drawing)
+        return Done((task.name,), (*notes, *(note.replace(task.motion, "the motion") for note in report.notes)))
+    pose = posed(avatar, task.turn_deg, task.expression) if any(task.turn_deg) or task.expression else None
+    export(avatar, path, ExportOptions(pose, motion, task.frame, task.scale, task.allow_flame, style))
     desk.stage("writing", 1, 1)
-    return Done((name,))
+    return Done((task.name,), tuple(notes))
 
 
 _KINDS: dict[str, Any] = {

@@ -5,11 +5,15 @@ import type { AvatarFile } from "./container.js";
 export const DETAIL_LEVELS = [5_000, 20_000, 80_000] as const;
 
 /**
- * Whether an avatar with so many Gaussians is drawn whole at a level: it has hardly more than the level's name says. The
- * finest level is meant for whole avatars, which have 80K on the skin and up to half as many again where they were split.
+ * The finest level draws avatars of up to so many Gaussians whole: more than reconstruction makes (94K on the head, up to
+ * 48K from splitting, 20K or so of grown hair), and few enough to be posed and sorted at 50 frames a second
+ * (benchmarks/viewer.py), well before `DetailGovernor` would call them slow. Other programs' larger ones are thinned.
  */
+export const MOST_WHOLE = 200_000;
+
+/** Whether an avatar with so many Gaussians is drawn whole at a level: it has hardly more than the level's name says. */
 export const isWhole = (gaussians: number, wanted: number): boolean =>
-  gaussians <= (wanted === DETAIL_LEVELS[DETAIL_LEVELS.length - 1] ? 2 : 1.3) * wanted;
+  gaussians <= (wanted === DETAIL_LEVELS[DETAIL_LEVELS.length - 1] ? MOST_WHOLE : 1.3 * wanted);
 
 /** Runs lie less evenly than the Gaussians they stand for: so much wider, and no gap shows what is behind. */
 const OVERLAP = 1.1;
