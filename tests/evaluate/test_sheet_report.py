@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 from ffavatar.errors import InputError
 from ffavatar.evaluate.bootstrap import interval
@@ -19,7 +19,7 @@ from ffavatar.evaluate.page import difference, worst_first, write_page
 from ffavatar.evaluate.protocol import ClipResult, Run, result_place
 from ffavatar.evaluate.report import read_results, summary, to_markdown, write_report
 from ffavatar.evaluate.rules import Rules
-from ffavatar.evaluate.sheet import GAP_PX, LABEL_PX, contact_sheet, strip
+from ffavatar.evaluate.sheet import GAP_PX, LABEL_PX, contact_sheet, strip, wrapped
 
 
 def flat(*colours: tuple[float, float, float]) -> torch.Tensor:
@@ -45,6 +45,15 @@ def test_sheet_takes_tensors_strips_and_files(tmp_path) -> None:
         assert sheet.getpixel((LABEL_PX + 5, height - 20 - GAP_PX - 10)) == (0, 255, 0)
         assert sheet.getpixel((LABEL_PX + 5, height - 40 - 2 * GAP_PX - 10)) == (255, 0, 0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.png", "sheet.png"]
+
+
+def test_long_names_are_broken_into_lines_that_fit() -> None:
+    font = ImageFont.load_default(15)
+    name = "20230831--0814--ADL311"
+    lines = wrapped(f"{name}\n6 views", font, 84).split("\n")
+    assert "".join(lines[:-1]) == name and lines[-1] == "6 views" and len(lines) > 2
+    assert max(font.getlength(line) for line in lines) <= 84
+    assert wrapped("", font, 84) == "" and wrapped("W", font, 1) == "W"
 
 
 def test_a_failed_sheet_leaves_the_old_one(tmp_path) -> None:
