@@ -15,7 +15,7 @@ from ffavatar.evaluate.bootstrap import interval
 from ffavatar.evaluate.compare import compare, verdict
 from ffavatar.evaluate.figures import check_scores
 from ffavatar.evaluate.machine import environment
-from ffavatar.evaluate.page import difference, worst_first, write_page
+from ffavatar.evaluate.page import difference, shown_pictures, tiles, worst_first, write_page
 from ffavatar.evaluate.protocol import ClipResult, Run, result_place
 from ffavatar.evaluate.report import read_results, summary, to_markdown, write_report
 from ffavatar.evaluate.rules import Rules
@@ -114,6 +114,9 @@ def test_report_is_written_in_both_forms_and_read_back(tmp_path) -> None:
     assert text.count("no face was found") == 1
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} == {9, 5}
+    assert "2 people, 2 clips, 3 held-out pictures." in text
+    assert "- `copy`: the nearest source frame" in text and "- `driven`: the avatar posed" in text
+    assert "| FPS |  | pictures drawn per second" in text
     as_json.write_text("{}")
     with pytest.raises(InputError, match="give a results"):
         read_results(as_json)
@@ -182,7 +185,8 @@ def test_page_holds_its_pictures_and_shows_the_worst_first(tmp_path) -> None:
     run = Run(tmp_path, tmp_path, RULES)
     for row in RESULTS:
         for name, colour in (("sources", (1, 0, 0)), ("targets", (1, 1, 1)), (row.method, (0.9, 0.9, 0.9))):
-            strip(flat(colour), 32).save(result_place(run, row.clip, name, row.views).with_suffix(".png"))
+            shown = flat(*[colour] * len(row.scores["psnr"]))
+            strip(shown, 32).save(result_place(run, row.clip, name, row.views).with_suffix(".png"))
     place = tmp_path / "page.html"
     write_page(RESULTS, run, place, {"torch": "<b>"})
     text = place.read_text()
@@ -195,5 +199,30 @@ def test_page_holds_its_pictures_and_shows_the_worst_first(tmp_path) -> None:
     assert sorted(links, key=text.index) == links and text.count("<section id='case-") == 3
     # driven is the better of two over the same clips; alone there is no best
     assert "<td class=best>23.00<small>" in text and "<td>22.50<small>" in text and "<td>11.00" in text
+    # a case's own figures, the headline under each picture, clocks in a table of their own
+    assert "<td>driven<td>21.00</table><table>" in text
+    assert "<span>20.00</span><span>22.00</span>" in text
+    assert "<h2>Speed and memory</h2>" in text and "<td>4<td>driven<td><td>30.0<td>" in text
+    assert "2 people, 2 clips, 3 held-out pictures" in text and "<b>copy</b>: the nearest source frame" in text
     seen = difference(Image.new("RGB", (4, 4), (10, 20, 30)), Image.new("RGB", (4, 4), (10, 20, 60)))
     assert seen.getpixel((1, 1)) == 255 - 20  # 30 / 3 channels, twice
+
+
+def test_of_many_pictures_the_worst_are_shown(tmp_path) -> None:
+    """30 targets: each case shows 24, those that the avatar has worst (a picture without a figure first), in order."""
+    values = [20.0 + k for k in range(30)]
+    values[29], values[0] = 1.0, 90.0
+    rows = [result("a", "copy", [50.0] * 30, []), result("a", "driven", values, [])]
+    chosen = shown_pictures(rows, "psnr", 30)
+    assert chosen == [*range(1, 24), 29] and shown_pictures(rows, "psnr", 5) == [0, 1, 2, 3, 4]
+    run = Run(tmp_path, tmp_path, RULES)
+    grey = torch.linspace(0, 1, 30)[:, None, None, None].expand(-1, 40, 40, 3)
+    for name in ("sources", "targets", "copy", "driven"):
+        strip(grey[: 1 if name == "sources" else 30], 32).save(result_place(run, "a", name, 4).with_suffix(".png"))
+    cut = tiles(Image.open(result_place(run, "a", "targets", 4).with_suffix(".png")))
+    assert len(cut) == 30 and all(abs(tile.getpixel((16, 16))[0] - 255 * k / 29) <= 1 for k, tile in enumerate(cut))
+    write_page(rows, run, tmp_path / "page.html", {})
+    text = (tmp_path / "page.html").read_text()
+    assert "The 24 worst of 30 pictures." in text
+    assert text.count("data:image/jpeg;base64,") == 1 + 3 * (1 + 2 * 2)  # rows of eight
+    assert "<span>1.00</span>" in text and "<span>90.00</span>" not in text

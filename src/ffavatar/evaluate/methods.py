@@ -303,6 +303,29 @@ def images_method(name: str, folder: Path) -> Method:
     return Method(name, run, digest.hexdigest(), films=False)
 
 
+MEANINGS = {
+    "copy": "the nearest source frame (least landmark distance after a similarity)",
+    "warp": "the nearest source frame, bent to the target's landmarks, piecewise affine",
+    "true": "the avatar made and shown with the exact identity, parameters and camera of the drawn person",
+    "driven": "the avatar posed by one estimator pass over each target; nothing is optimised",
+    "tracked": f"as driven, then {TRACK_STEPS} Adam steps on the frame's parameters against the target, avatar frozen",
+    "placed": "the avatar laid on the sources' triangulated landmarks, seen by each target's known camera",
+    "personalized": "the avatar optimised on its source frames, then posed as driven",
+    "grey": "the same optimisation from the bare head in grey, posed as driven",
+    "unprojected": "the same optimisation from the bare head with the sources' colours, posed as driven",
+}
+
+
+def meaning(method: str) -> str:
+    """What a row of the tables is, in a sentence."""
+    plain = method.removesuffix("_tracked")
+    if method in MEANINGS:
+        return MEANINGS[method]
+    if plain in MEANINGS:
+        return f"as {plain}, then the frame's parameters refined as under tracked"
+    return "pictures of another program, given as a folder"
+
+
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
