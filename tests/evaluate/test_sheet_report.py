@@ -151,9 +151,10 @@ def test_comparison_is_paired_and_judged_by_the_figures_direction(tmp_path) -> N
     better = [
         replace(r, scores={"psnr": [r.scores["psnr"][0] + 1 + 0.01 * k], "akd": [3.0]}) for k, r in enumerate(rows)
     ]
-    first, _ = write_report(rows, tmp_path, "first", RULES, {})
+    first, _ = write_report(rows, tmp_path, "first", RULES, {"weights": "shipped", "cores": "2"})
     second, _ = write_report(better[:6], tmp_path, "second", RULES, {})
     text = compare(first, second)
+    assert text.startswith(f"# {second} against {first}\n\n- first: {first}, weights shipped\n- second: {second}\n")
     # people differ by 7 dB, the pairs by 1: only a paired interval sees it
     assert "| 4 | driven | PSNR dB | 6 | 22.50 | 23.53 | 1.03 [1.01, 1.04] | better |" in text
     assert "| AKD px | 6 | 3.00 | 3.00 | 0.00 [0.00, 0.00] | equal |" in text
