@@ -4,17 +4,23 @@ all, and what comes out is compared with how the head was drawn."""
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_head_captures import DRAWN_PX, YAWS_DEG, Drawn, drawn_head, make_ava_head, make_nersemble_head
 from PIL import features
 
 from ffavatar.commands import data as commands
 from ffavatar.commands.evaluation import Figures, evaluate
-from ffavatar.data.shards import PersonSample, ShardReader
+from ffavatar.data.captures.nersemble import NersemblePerson, list_people
+from ffavatar.data.captures.shots import capture_sample
+from ffavatar.data.shards import PersonSample, Provenance, ShardReader, ShardWriter
+from ffavatar.errors import InputError
 from ffavatar.photo import FrontEnd
+from ffavatar.train.samples import load_people
 
 pytestmark = [
     pytest.mark.slow,
@@ -98,6 +104,45 @@ def test_the_front_end_finds_the_drawn_face_where_the_cameras_say(prepared, draw
 
     assert max(errors(np.eye(4))) < 1.5
     assert min(errors(np.diag([-1.0, 1, 1, 1]))) > 8  # the measure sees a mirrored world
+
+
+def test_training_is_given_what_the_landmarker_reads_of_every_face(prepared, drawn: Drawn) -> None:
+    """All six cameras see the face: its own landmarks and blendshapes are in the sample, and training takes them."""
+    shards, sample, _ = prepared
+    assert sample.arrays["detected"].all() and sample.arrays["blendshapes"].shape == (len(YAWS_DEG), 52)
+    landmarker = FrontEnd().landmarker
+    for row in range(len(sample)):
+        with torch.no_grad():
+            seen = landmarker(torch.from_numpy(sample.images[row]).float()[None] / 255)
+        # the pictures in the shard are compressed, those that were read were not
+        np.testing.assert_allclose(sample.arrays["blendshapes"][row], seen.blendshapes[0].numpy(), atol=0.1)
+        apart = sample.arrays["landmarks"][row] - (seen.points[0] / SIZE).numpy()
+        assert np.linalg.norm(apart[:468, :2], axis=1).mean() < 0.004
+    assert sample.arrays["blendshapes"].max() > 0.05
+    (person,) = load_people(shards)
+    assert len(person) == len(YAWS_DEG) and np.array_equal(person.blendshapes, sample.arrays["blendshapes"])
+
+
+def test_faces_seen_elsewhere_or_not_at_all_are_not_used(drawn: Drawn, tmp_path: Path) -> None:
+    names = make_nersemble_head(tmp_path, drawn)
+    person = NersemblePerson(tmp_path / list_people(tmp_path)[0])
+    moments = person.moments(person.sequences(), 1, names, Counter())
+    far = np.full((478, 3), 0.9, np.float32)
+
+    def read(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        asked.append(1)
+        return None if len(asked) % 2 else (far, np.ones(52))
+
+    asked: list[int] = []
+    sample, _ = capture_sample("p", moments, SIZE, {}, read=read)
+    assert sample is not None and len(asked) == len(YAWS_DEG) and not sample.arrays["detected"].any()
+    assert not sample.arrays["blendshapes"].any()
+    centres = sample.arrays["landmarks"][:, :468, :2].mean(1)
+    assert np.abs(centres - 0.5).max() < 0.15  # projected
+    with pytest.raises(InputError):
+        with ShardWriter(tmp_path / "s", Provenance("test", "made", "CC0-1.0")) as writer:
+            writer.add(sample)
+        load_people(tmp_path / "s")
 
 
 def test_an_avatar_of_some_cameras_is_scored_by_the_others(prepared, tmp_path: Path, capsys) -> None:
