@@ -272,6 +272,32 @@ def test_colour_correction_is_the_published_polynomial() -> None:
         corrected(image, np.eye(3, 6))
 
 
+def test_nersemble_colours_are_corrected_by_each_cameras_own_matrix(tmp_path, landmarks) -> None:
+    """One camera's matrix halves linear red, another's takes green away and adds blue, the third has none."""
+    halved = np.eye(3, 7)
+    halved[0, 0] = 0.5
+    tinted = np.eye(3, 4)
+    tinted[1:, 3] = [-0.1, 0.1]  # of a grey picture: less green, more blue
+    table = {"222200037": halved.tolist(), "222200046": tinted.tolist()}
+    make_nersemble(tmp_path / "plain", landmarks, frames=1)
+    make_nersemble(tmp_path / "own", landmarks, frames=1, colours=table)
+
+    def pictures(root: Path) -> dict[str, np.ndarray]:
+        person = NersemblePerson(root / list_people(root)[0])
+        (moment,) = person.moments(person.sequences(), 1, sorted(person.cameras), Counter())
+        return {shot.camera: shot.image.astype(float) for shot in moment.shots}
+
+    plain, own = pictures(tmp_path / "plain"), pictures(tmp_path / "own")
+    linear = ((plain["222200037"][..., 0].max() / 255 + 0.055) / 1.055) ** 2.4
+    red = 255 * (1.055 * (0.5 * linear) ** (1 / 2.4) - 0.055)
+    assert abs(own["222200037"][..., 0].max() - red) <= 1
+    assert np.array_equal(own["222200037"][..., 1:], plain["222200037"][..., 1:])
+    bright = plain["222200046"][..., 0] > 150
+    moved = own["222200046"] - plain["222200046"]
+    assert moved[bright][:, 0].max() == 0 and moved[bright][:, 1].max() < -10 and moved[bright][:, 2].min() > 10
+    assert np.array_equal(own["220700191"], plain["220700191"])
+
+
 def test_splits_are_files_drawn_by_seed(tmp_path) -> None:
     names = [f"p{k}" for k in range(20)]
     split = make_split(names, 8, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_captures import film
+from PIL import Image
 
 from ffavatar.data.shards import ShardReader
 from ffavatar.data.video import curate as curation
 from ffavatar.data.video.curate import Plan, curate, list_films
 from ffavatar.data.video.cuts import CutFinder
 from ffavatar.data.video.people import feature, group, linked, most_different
-from ffavatar.data.video.tracks import crowded, film_faces, overlap
+from ffavatar.data.video.tracks import EXAMPLE_PX, crowded, film_faces, overlap
 from ffavatar.errors import InputError
 from ffavatar.photo import PhotoReport, PhotoResult
 from ffavatar.types import Views
@@ -120,6 +123,13 @@ def test_gates_count_their_reasons(tmp_path: Path) -> None:
     assert found.refused == {
         "another person reaches into the crop": 8, "no face was found": 4, "the face is blurred": 4
     }  # fmt: skip
+    # the first picture of each reason: the face and its surroundings, or the whole frame
+    assert set(found.examples) == set(found.refused)
+    assert all(p.shape == (EXAMPLE_PX, EXAMPLE_PX, 3) and p.dtype == np.uint8 for p in found.examples.values())
+    middle = {reason: p[EXAMPLE_PX // 2, EXAMPLE_PX // 2].tolist() for reason, p in found.examples.items()}
+    assert middle["another person reaches into the crop"].index(max(middle["another person reaches into the crop"])) < 2
+    assert middle["the face is blurred"].index(max(middle["the face is blurred"])) == 2  # blue
+    assert np.ptp(middle["no face was found"]) < 8 and np.mean(middle["no face was found"]) > 180  # a bare wall
 
 
 @settings(max_examples=40, deadline=None)
@@ -215,6 +225,20 @@ def test_nobody_is_two_people_across_films_and_a_second_run_does_nothing(
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
     with pytest.raises(InputError, match="other data or settings"):
         curate(list_films(films)[:1], tmp_path / "out", tmp_path / "work", plan, make_embed)
+
+
+def test_the_page_shows_what_was_refused(tmp_path: Path, monkeypatch) -> None:
+    for name in ("a", "b"):
+        film(tmp_path / f"{name}.mp4", [*moving(90, 48, red=(30, 40, 2)), *moving(40, 24, blue=(5, 60, 0))])
+    squares = Squares()
+    monkeypatch.setattr(curation, "front_end", lambda: squares)
+    plan = Plan(16, fewest=1)
+    total = curate(list_films(tmp_path), tmp_path / "out", tmp_path / "work", plan, make_embed)
+    assert total.refused["the face is blurred"] == 8 and total.people == 1
+    row = (tmp_path / "out" / "people.html").read_text().split("the face is blurred<td>")[1].split("<tr>")[0]
+    data = row.split("base64,")[1].split("'")[0]
+    with Image.open(BytesIO(b64decode(data))) as picture:
+        assert picture.size == (2 * EXAMPLE_PX, EXAMPLE_PX)  # one of each film
 
 
 def test_a_stopped_run_goes_on_film_by_film(films: Path, tmp_path: Path, monkeypatch) -> None:

@@ -39,3 +39,8 @@ def made_views(landmarks: list[torch.Tensor], seed: int = 0, size: int = 64) -> 
         landmarks=torch.stack(landmarks),
         blendshapes=torch.zeros(count, 52),
     )
+
+
+def fingerprint(values: np.ndarray) -> np.ndarray:
+    """(8,) sums of all values (N,) with different weights: no one of them can change unseen."""
+    return np.cos(np.outer(np.arange(8), np.arange(len(values)))) @ values / np.sqrt(len(values))

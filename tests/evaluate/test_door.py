@@ -52,10 +52,10 @@ def test_personalize_adds_its_methods_beside_the_plain_ones(tmp_path: Path) -> N
 
 
 def film_of(seed: int, place: Path) -> None:
-    """Five pictures of one synthetic person as a film."""
+    """Four pictures of one synthetic person as a film."""
     from ffavatar.data.synthetic import synthetic_person
 
-    person = synthetic_person(seed, shots=5, size=256)
+    person = synthetic_person(seed, shots=4, size=256)
     with av.open(str(place), "w") as container:
         stream = container.add_stream("libx264", rate=5, options={"crf": "12"})
         stream.width = stream.height = 256
@@ -67,65 +67,90 @@ def film_of(seed: int, place: Path) -> None:
             container.mux(packet)
 
 
-@pytest.mark.slow
-def test_the_same_command_twice_gives_identical_figures_and_workers_change_nothing(tmp_path: Path) -> None:
-    rows = []
+SIZE = 96
+RESULTS = 2 * 2 * 2  # people, numbers of views, methods
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory) -> Path:
+    """A data folder of two people."""
+    folder, rows = tmp_path_factory.mktemp("films"), []
     for seed in (11, 12):
-        film_of(seed, tmp_path / f"p{seed}.mp4")
-        rows.append({"id": f"p{seed}", "file": f"p{seed}.mp4", "source_frames": [0, 1], "target_frames": [2, 3, 4]})
-    (tmp_path / "index.json").write_text(json.dumps({"clips": rows}))
-    quiet = Console(file=io.StringIO())
+        film_of(seed, folder / f"p{seed}.mp4")
+        rows.append({"id": f"p{seed}", "file": f"p{seed}.mp4", "source_frames": [0, 1], "target_frames": [2, 3]})
+    (folder / "index.json").write_text(json.dumps({"clips": rows}))
+    return folder
 
-    def figures(out: str, workers: int) -> tuple[str, list]:
-        plan = Plan(
-            tmp_path, tmp_path / out, views=(2,), methods=("copy", "driven"), size=128, level=0, workers=workers
-        )
-        outcome = run_plan(plan, quiet)
-        content = json.loads(outcome.json.read_text())
-        for row in content["summary"]:
-            del row["timing"]
-        assert "data:image/jpeg" in outcome.page.read_text()
-        return json.dumps(content["summary"]), [r.scores for r in outcome.results]
 
-    first = figures("first", 1)
-    assert figures("again", 1) == first
-    assert figures("two", 2) == first
-    assert set(first[1][1]) >= {"psnr", "lpips_vgg", "identity_dlib", "akd", "aed", "apd", "matte_iou"}
+def evaluated(films: Path, out: Path, workers: int = 1) -> Path:
+    """The results of an undisturbed run with all figures."""
+    plan = Plan(films, out, views=(2, 1), methods=("copy", "driven"), size=SIZE, level=0, workers=workers)
+    outcome = run_plan(plan, Console(file=io.StringIO()))
+    assert "data:image/jpeg" in outcome.page.read_text()
+    return outcome.json
+
+
+@pytest.fixture(scope="module")
+def whole_file(films: Path, tmp_path_factory) -> Path:
+    return evaluated(films, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def whole(whole_file: Path) -> dict[tuple[str, str, int], dict[str, list]]:
+    return scores_of(whole_file)
+
+
+def without_clocks(place: Path) -> dict:
+    """All of a result file but what is named timing and the date."""
+    content = json.loads(place.read_text())
+    for row in (*content["summary"], *content["results"]):
+        del row["timing"]
+    del content["about"]["date"]
+    return content
+
+
+def scores_of(place: Path) -> dict[tuple[str, str, int], dict[str, list]]:
+    rows = json.loads(place.read_text())["results"]
+    found = {(row["clip"], row["method"], row["views"]): row["scores"] for row in rows}
+    assert len(found) == len(rows) == RESULTS
+    return found
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_goes_on_and_ends_with_the_same_figures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_command_twice_gives_identical_figures_and_workers_change_nothing(
+    films: Path, whole_file: Path, whole, tmp_path: Path, workers: int
+) -> None:
+    place = evaluated(films, tmp_path / "again", workers)
+    assert scores_of(place) == whole and without_clocks(place) == without_clocks(whole_file)
+    assert set(whole["p11", "driven", 2]) >= {"psnr", "lpips_vgg", "identity_dlib", "akd", "aed", "apd", "matte_iou"}
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on_and_ends_with_the_same_figures(films: Path, whole, tmp_path: Path) -> None:
     """SIGKILL to the command and its two workers after the first results; what was finished is not made again."""
-    rows = []
-    for seed in (11, 12, 21):
-        film_of(seed, tmp_path / f"p{seed}.mp4")
-        rows.append({"id": f"p{seed}", "file": f"p{seed}.mp4", "source_frames": [0, 1], "target_frames": [2, 3]})
-    (tmp_path / "index.json").write_text(json.dumps({"clips": rows}))
+    out = tmp_path / "killed"
+    words = ["evaluate", str(films), "-o", str(out), "--views", "2,1", "--methods", "copy,driven"]
+    words += ["--size", str(SIZE), "--level", "0", "--figures", "core", "--workers", "2"]
+    command_line = [sys.executable, "-m", "ffavatar", *words]
 
-    def command_line(out: str) -> list[str]:
-        words = ["evaluate", str(tmp_path), "-o", str(tmp_path / out), "--views", "2,1", "--methods", "copy,driven"]
-        words += ["--size", "128", "--level", "0", "--figures", "core", "--workers", "2"]
-        return [sys.executable, "-m", "ffavatar", *words]
-
-    def results(out: str) -> dict[str, int]:
-        kept = (tmp_path / out / "results").rglob("[!.]*.json")
+    def results() -> dict[str, int]:
+        kept = (out / "results").rglob("[!.]*.json")
         return {f"{p.parent.name}/{p.name}": p.stat().st_mtime_ns for p in kept}
 
-    def scores(out: str) -> list:
-        content = json.loads((tmp_path / out / "self-128.json").read_text())
-        return [(r["clip"], r["method"], r["views"], r["scores"]) for r in content["results"]]
-
-    subprocess.run(command_line("whole"), check=True, timeout=900, capture_output=True)
-    running = subprocess.Popen(command_line("killed"), start_new_session=True, stdout=subprocess.DEVNULL)
+    running = subprocess.Popen(command_line, start_new_session=True, stdout=subprocess.DEVNULL)
     until = time.monotonic() + 900
-    while len(results("killed")) < 3:
+    while len(results()) < 3:
         assert running.poll() is None and time.monotonic() < until, "the run ended, or hung, before its kill"
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    kept = results("killed")
-    assert 3 <= len(kept) < 12 and not (tmp_path / "killed" / "self-128.json").exists()
-    subprocess.run(command_line("killed"), check=True, timeout=900, capture_output=True)
-    after = results("killed")
-    assert len(after) == 12 and {name: after[name] for name in kept} == kept
-    assert scores("killed") == scores("whole")
+    kept = results()
+    assert 3 <= len(kept) < RESULTS and not (out / f"self-{SIZE}.json").exists()
+    subprocess.run(command_line, check=True, timeout=900, capture_output=True)
+    after = results()
+    assert len(after) == RESULTS and {name: after[name] for name in kept} == kept
+    # the quicker set of figures is part of the whole one, to the digit
+    core = scores_of(out / f"self-{SIZE}.json")
+    assert {"psnr", "ssim", "lpips", "identity"} <= set(core["p11", "driven", 2])
+    assert core == {key: {name: scores[name] for name in core[key]} for key, scores in whole.items()}

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from made_flame import flame_arrays
 
 from ffavatar.commands.submission import submission
 from ffavatar.errors import InputError
+from ffavatar.evaluate import flame_benchmark
 from ffavatar.evaluate import submission as submissions
 from ffavatar.evaluate.flame_benchmark import Drawn, RenderPlan, read_cameras, render_benchmark, training_frames
 from ffavatar.evaluate.submission import Task, check_submission, write_submission
@@ -98,8 +102,8 @@ def test_a_stopped_run_goes_on_and_settings_are_not_mixed(
         render_benchmark(made[0], out, model, RenderPlan(views=2, size=SIZE, level=0), TASK)
 
 
-def test_held_out_films_are_never_opened(tmp_path: Path) -> None:
-    make_benchmark(tmp_path)
+def test_held_out_films_are_never_opened(made: tuple[Path, Truth], tmp_path: Path) -> None:
+    shutil.copytree(made[0], tmp_path, dirs_exist_ok=True)
     place = tmp_path / "mono_flame_avatar" / "393" / "sequences" / HELD_OUT[0] / "images" / f"cam_{CAMERAS[0]}.mp4"
     place.parent.mkdir()
     place.write_bytes(b"not a film: opening it would raise")
@@ -107,8 +111,10 @@ def test_held_out_films_are_never_opened(tmp_path: Path) -> None:
     assert {one.name.split("/")[1].split(" frame")[0] for one in looked_at} == set(TRAIN)
 
 
-def test_tracks_that_do_not_belong_to_the_films_are_refused(tmp_path: Path, model: FFAvatar) -> None:
-    make_benchmark(tmp_path)
+def test_tracks_that_do_not_belong_to_the_films_are_refused(
+    made: tuple[Path, Truth], tmp_path: Path, model: FFAvatar
+) -> None:
+    shutil.copytree(made[0], tmp_path, dirs_exist_ok=True)
     place = tmp_path / "mono_flame_avatar" / "393" / "calibration" / "camera_params.json"
     content = json.loads(place.read_text())
     whole = json.dumps(content)
@@ -133,15 +139,25 @@ def test_a_flame_file_gives_expressions_their_meaning(tmp_path: Path, model: FFA
     assert "carried over by least squares" in row.notes[0] and row.alignment.error < 0.03
 
 
+@pytest.mark.parametrize("level", [0, pytest.param(None, marks=pytest.mark.slow)])
 def test_the_command_renders_and_says_what_drives(
-    made: tuple[Path, Truth], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    made: tuple[Path, Truth], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, level: int | None
 ) -> None:
+    """With a coarse head, and (slow) with the preset's, which is what the command draws."""
     monkeypatch.setattr(submissions, "mono_avatar", lambda: TASK)
-    monkeypatch.setattr("ffavatar.evaluate.flame_benchmark.mono_avatar", lambda: TASK)
+    monkeypatch.setattr(flame_benchmark, "mono_avatar", lambda: TASK)
+    asked: list[RenderPlan] = []
+
+    def at_level(data: Path, out: Path, model: FFAvatar, plan: RenderPlan, **rest: Any) -> list[Drawn]:
+        asked.append(plan)
+        return render_benchmark(data, out, model, replace(plan, level=level), **rest)
+
+    monkeypatch.setattr(flame_benchmark, "render_benchmark", at_level)
     out = tmp_path / "pictures"
     with pytest.raises(InputError, match="give the benchmark's download"):
         submission(out, tmp_path / "s.zip", render=True)
     submission(out, tmp_path / "s.zip", made[0], render=True, views=2, size=SIZE)
+    assert [(plan.views, plan.size, plan.level) for plan in asked] == [(2, SIZE, None)]
     words = capsys.readouterr()
     assert "393: avatar of 2 training frames" in words.out and "2 films, ready" in words.out
     assert "were left out" in words.err

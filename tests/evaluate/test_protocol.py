@@ -335,6 +335,40 @@ def test_pictures_of_other_methods_are_scored_as_they_lie(data, tmp_path, scorer
         images_method("theirs", tmp_path / "none")
 
 
+def test_pictures_of_consecutive_frames_give_other_methods_their_jitter(data, tmp_path) -> None:
+    """Exported with the targets; a row has the figure where all of them are given back, else all others."""
+    clip = replace(read_index(data)[0], source_frames=(0, 1), target_frames=(3, 7))
+    run = Run(tmp_path / "out", tmp_path / "crops", replace(RULES, film_frames=4, views=(2,)))
+    views = load_clip(clip, FakeFrontEnd(), SIZE, run.cache, 4)
+    assert export_crops("one", views, tmp_path / "export") == 2 + 2 + 4
+    seen = []
+
+    class WithRuler(Scorer):
+        def jitter(self, prediction, target):
+            seen.append(prediction.images)
+            return {"jitter": [0.5] * (len(target) - 2)}
+
+    torch.manual_seed(0)
+    scorer = WithRuler(LPIPS("alex"), IdentityNet())
+    place = tmp_path / "theirs" / "one"
+    place.mkdir(parents=True)
+    for part in ("target", "film"):
+        for file in (tmp_path / "export" / "one" / part).iterdir():
+            (place / file.name).write_bytes(file.read_bytes())
+
+    def score() -> ClipResult:
+        method = images_method("theirs", tmp_path / "theirs")
+        (result,) = run_cases(cases([clip], run.rules), [method], FakeFrontEnd(), scorer, run, quiet())
+        return result
+
+    assert score().scores["jitter"] == [0.5, 0.5]
+    wanted = views.run.views.on_white()
+    torch.testing.assert_close(seen[0], wanted, atol=1 / 255, rtol=0)
+    (place / "000005.png").unlink()
+    result = score()
+    assert "jitter" not in result.scores and len(result.scores["psnr"]) == 2
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -370,6 +404,7 @@ def test_protocol_files_are_checked(tmp_path) -> None:
     assert shipped_protocols() == ["cross", "novel", "self", "synthetic-bench", "synthetic-bench-driven", "vfhq"]
     for name in shipped_protocols():
         assert read_rules(name).name == name
+        assert {"copy", "warp"} <= set(read_rules(name).methods), "the trivial baselines stand in every table"
     place = tmp_path / "p.json"
     good = json.loads((FOLDER / "self.json").read_text())
     place.write_text(json.dumps(good))

@@ -8,18 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 from ffavatar.errors import InputError
 from ffavatar.evaluate.bootstrap import interval
 from ffavatar.evaluate.compare import compare, verdict
 from ffavatar.evaluate.figures import check_scores
 from ffavatar.evaluate.machine import environment
-from ffavatar.evaluate.page import difference, worst_first, write_page
+from ffavatar.evaluate.page import difference, shown_pictures, tiles, worst_first, write_page
 from ffavatar.evaluate.protocol import ClipResult, Run, result_place
 from ffavatar.evaluate.report import read_results, summary, to_markdown, write_report
 from ffavatar.evaluate.rules import Rules
-from ffavatar.evaluate.sheet import GAP_PX, LABEL_PX, contact_sheet, strip
+from ffavatar.evaluate.sheet import GAP_PX, LABEL_PX, contact_sheet, strip, wrapped
 
 
 def flat(*colours: tuple[float, float, float]) -> torch.Tensor:
@@ -45,6 +45,15 @@ def test_sheet_takes_tensors_strips_and_files(tmp_path) -> None:
         assert sheet.getpixel((LABEL_PX + 5, height - 20 - GAP_PX - 10)) == (0, 255, 0)
         assert sheet.getpixel((LABEL_PX + 5, height - 40 - 2 * GAP_PX - 10)) == (255, 0, 0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.png", "sheet.png"]
+
+
+def test_long_names_are_broken_into_lines_that_fit() -> None:
+    font = ImageFont.load_default(15)
+    name = "20230831--0814--ADL311"
+    lines = wrapped(f"{name}\n6 views", font, 84).split("\n")
+    assert "".join(lines[:-1]) == name and lines[-1] == "6 views" and len(lines) > 2
+    assert max(font.getlength(line) for line in lines) <= 84
+    assert wrapped("", font, 84) == "" and wrapped("W", font, 1) == "W"
 
 
 def test_a_failed_sheet_leaves_the_old_one(tmp_path) -> None:
@@ -105,6 +114,9 @@ def test_report_is_written_in_both_forms_and_read_back(tmp_path) -> None:
     assert text.count("no face was found") == 1
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} == {9, 5}
+    assert "2 people, 2 clips, 3 held-out pictures." in text
+    assert "- `copy`: the nearest source frame" in text and "- `driven`: the avatar posed" in text
+    assert "| FPS |  | pictures drawn per second" in text
     as_json.write_text("{}")
     with pytest.raises(InputError, match="give a results"):
         read_results(as_json)
@@ -139,9 +151,10 @@ def test_comparison_is_paired_and_judged_by_the_figures_direction(tmp_path) -> N
     better = [
         replace(r, scores={"psnr": [r.scores["psnr"][0] + 1 + 0.01 * k], "akd": [3.0]}) for k, r in enumerate(rows)
     ]
-    first, _ = write_report(rows, tmp_path, "first", RULES, {})
+    first, _ = write_report(rows, tmp_path, "first", RULES, {"weights": "shipped", "cores": "2"})
     second, _ = write_report(better[:6], tmp_path, "second", RULES, {})
     text = compare(first, second)
+    assert text.startswith(f"# {second} against {first}\n\n- first: {first}, weights shipped\n- second: {second}\n")
     # people differ by 7 dB, the pairs by 1: only a paired interval sees it
     assert "| 4 | driven | PSNR dB | 6 | 22.50 | 23.53 | 1.03 [1.01, 1.04] | better |" in text
     assert "| AKD px | 6 | 3.00 | 3.00 | 0.00 [0.00, 0.00] | equal |" in text
@@ -173,7 +186,8 @@ def test_page_holds_its_pictures_and_shows_the_worst_first(tmp_path) -> None:
     run = Run(tmp_path, tmp_path, RULES)
     for row in RESULTS:
         for name, colour in (("sources", (1, 0, 0)), ("targets", (1, 1, 1)), (row.method, (0.9, 0.9, 0.9))):
-            strip(flat(colour), 32).save(result_place(run, row.clip, name, row.views).with_suffix(".png"))
+            shown = flat(*[colour] * len(row.scores["psnr"]))
+            strip(shown, 32).save(result_place(run, row.clip, name, row.views).with_suffix(".png"))
     place = tmp_path / "page.html"
     write_page(RESULTS, run, place, {"torch": "<b>"})
     text = place.read_text()
@@ -186,5 +200,30 @@ def test_page_holds_its_pictures_and_shows_the_worst_first(tmp_path) -> None:
     assert sorted(links, key=text.index) == links and text.count("<section id='case-") == 3
     # driven is the better of two over the same clips; alone there is no best
     assert "<td class=best>23.00<small>" in text and "<td>22.50<small>" in text and "<td>11.00" in text
+    # a case's own figures, the headline under each picture, clocks in a table of their own
+    assert "<td>driven<td>21.00</table><table>" in text
+    assert "<span>20.00</span><span>22.00</span>" in text
+    assert "<h2>Speed and memory</h2>" in text and "<td>4<td>driven<td><td>30.0<td>" in text
+    assert "2 people, 2 clips, 3 held-out pictures" in text and "<b>copy</b>: the nearest source frame" in text
     seen = difference(Image.new("RGB", (4, 4), (10, 20, 30)), Image.new("RGB", (4, 4), (10, 20, 60)))
     assert seen.getpixel((1, 1)) == 255 - 20  # 30 / 3 channels, twice
+
+
+def test_of_many_pictures_the_worst_are_shown(tmp_path) -> None:
+    """30 targets: each case shows 24, those that the avatar has worst (a picture without a figure first), in order."""
+    values = [20.0 + k for k in range(30)]
+    values[29], values[0] = 1.0, 90.0
+    rows = [result("a", "copy", [50.0] * 30, []), result("a", "driven", values, [])]
+    chosen = shown_pictures(rows, "psnr", 30)
+    assert chosen == [*range(1, 24), 29] and shown_pictures(rows, "psnr", 5) == [0, 1, 2, 3, 4]
+    run = Run(tmp_path, tmp_path, RULES)
+    grey = torch.linspace(0, 1, 30)[:, None, None, None].expand(-1, 40, 40, 3)
+    for name in ("sources", "targets", "copy", "driven"):
+        strip(grey[: 1 if name == "sources" else 30], 32).save(result_place(run, "a", name, 4).with_suffix(".png"))
+    cut = tiles(Image.open(result_place(run, "a", "targets", 4).with_suffix(".png")))
+    assert len(cut) == 30 and all(abs(tile.getpixel((16, 16))[0] - 255 * k / 29) <= 1 for k, tile in enumerate(cut))
+    write_page(rows, run, tmp_path / "page.html", {})
+    text = (tmp_path / "page.html").read_text()
+    assert "The 24 worst of 30 pictures." in text
+    assert text.count("data:image/jpeg;base64,") == 1 + 3 * (1 + 2 * 2)  # rows of eight
+    assert "<span>1.00</span>" in text and "<span>90.00</span>" not in text

@@ -221,7 +221,7 @@ def inspect(
         shown = []
         for sample in reader:
             some = sample.views(list(range(min(views, len(sample)))))
-            shown.append((f"{sample.key[-14:]}\n{len(sample)} views", some.on_white()))
+            shown.append((f"{sample.key}\n{len(sample)} views", some.on_white()))
             if len(shown) == people:
                 break
         contact_sheet(output, shown, f"{shards.name}: {manifest.samples:,} people, {manifest.provenance.licence}")

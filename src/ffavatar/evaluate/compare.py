@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from ffavatar.evaluate import bootstrap
 from ffavatar.evaluate.figures import FIGURES, METRICS
 from ffavatar.evaluate.protocol import ClipResult
 from ffavatar.evaluate.report import cell, read_results
+
+MADE_BY = ("date", "weights", "figures", "ffavatar", "torch")
 
 
 def differences(first: list[ClipResult], second: list[ClipResult]) -> list[dict[str, Any]]:
@@ -53,6 +56,12 @@ def verdict(figure: str, difference: float, interval: tuple[float, float] | None
     return "better" if (difference > 0) == (better == "higher") else "worse"
 
 
+def _made_by(place: Path) -> str:
+    """Weights, date and versions of a results file, whose names are often the same."""
+    about = json.loads(place.read_text(encoding="utf-8")).get("about") or {}
+    return ", ".join([f"{place}", *(f"{name} {about[name]}" for name in MADE_BY if name in about)])
+
+
 def compare(first: Path, second: Path) -> str:
     """A Markdown table of ``second`` against ``first``.
 
@@ -70,7 +79,9 @@ def compare(first: Path, second: Path) -> str:
     if not rows:
         raise InputError(f"{first} and {second} have no clip with the same method and number of views in common.")
     lines = [
-        f"# {second.name} against {first.name}",
+        f"# {second} against {first}",
+        "",
+        *(f"- {name}: {_made_by(place)}" for name, place in (("first", first), ("second", second))),
         "",
         "Clips that both have; difference = second - first, 95 % paired bootstrap interval over subjects.",
         "",

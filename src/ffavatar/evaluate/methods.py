@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -75,7 +75,12 @@ class Method:
     name: str
     run: Callable[[Task], Prediction]
     revision: str = ""
-    films: bool = True  # whether it is also asked for the consecutive frames that show shaking
+    # Whether it is also asked for the consecutive frames that show shaking; what is given as pictures says it by them.
+    films: bool | Callable[[Task, Sequence[int]], bool] = True
+
+    def shows(self, task: Task, frames: Sequence[int]) -> bool:
+        """Whether it can show these consecutive frames of the task's film."""
+        return self.films(task, frames) if callable(self.films) else self.films
 
 
 def baseline_methods() -> list[Method]:
@@ -283,24 +288,58 @@ def images_method(name: str, folder: Path) -> Method:
 
     CASE is the clip's id (cross-reenactment: SOURCE--DRIVER), FRAME the frame's number. A picture of the size of the
     film's frames is cut like the target; a square one is taken as the target's crop at any size (``export_crops``
-    writes them). Transparency is laid on white. Raises ``InputError`` where the folder is missing.
+    writes them). Where the consecutive frames are there too, shaking is measured. Transparency is laid on white.
+    Raises ``InputError`` where the folder is missing.
     """
     if not folder.is_dir():
         raise InputError(f"The folder {folder} of the method {name} does not exist; give NAME=FOLDER.")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
     digest = hashlib.sha256("".join(f"{f.relative_to(folder)}{sha256_of(f)}" for f in files).encode())
 
-    def run(task: Task) -> Prediction:
+    def place_of(task: Task) -> Path:
         place = folder / f"views-{task.count}"
-        place = (place if place.is_dir() else folder) / task.case
+        return (place if place.is_dir() else folder) / task.case
+
+    def run(task: Task) -> Prediction:
         size = task.compared.views.images.shape[1]
         shown = [
-            _other_picture(picture_of(place, frame), task, box, size)
+            _other_picture(picture_of(place_of(task), frame), task, box, size)
             for frame, box in zip(task.compared.frames, task.compared.boxes.tolist())
         ]
         return Prediction(torch.stack(shown))
 
-    return Method(name, run, digest.hexdigest(), films=False)
+    def has(task: Task, frames: Sequence[int]) -> bool:
+        if task.shown is not None:
+            return False  # its pictures show another square than the film's head crops
+        try:
+            return all(picture_of(place_of(task), frame) for frame in frames)
+        except InputError:
+            return False
+
+    return Method(name, run, digest.hexdigest(), films=has)
+
+
+MEANINGS = {
+    "copy": "the nearest source frame (least landmark distance after a similarity)",
+    "warp": "the nearest source frame, bent to the target's landmarks, piecewise affine",
+    "true": "the avatar made and shown with the exact identity, parameters and camera of the drawn person",
+    "driven": "the avatar posed by one estimator pass over each target; nothing is optimised",
+    "tracked": f"as driven, then {TRACK_STEPS} Adam steps on the frame's parameters against the target, avatar frozen",
+    "placed": "the avatar laid on the sources' triangulated landmarks, seen by each target's known camera",
+    "personalized": "the avatar optimised on its source frames, then posed as driven",
+    "grey": "the same optimisation from the bare head in grey, posed as driven",
+    "unprojected": "the same optimisation from the bare head with the sources' colours, posed as driven",
+}
+
+
+def meaning(method: str) -> str:
+    """What a row of the tables is, in a sentence."""
+    plain = method.removesuffix("_tracked")
+    if method in MEANINGS:
+        return MEANINGS[method]
+    if plain in MEANINGS:
+        return f"as {plain}, then the frame's parameters refined as under tracked"
+    return "pictures of another program, given as a folder"
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -342,13 +381,18 @@ def _other_picture(file: Path, task: Task, box: list[float], size: int) -> Tenso
 
 
 def export_crops(clip: str, views: ClipViews, folder: Path) -> int:
-    """Write ``FOLDER/CLIP/{source,target}/FRAME.png`` on white, for methods that run elsewhere; returns how many."""
+    """Write ``FOLDER/CLIP/{source,target,film}/FRAME.png`` on white, for methods that run elsewhere; returns how many.
+    ``film``: the consecutive frames for the figure of motion, where there are any.
+    """
     from PIL import Image
 
     from ffavatar.files import atomic_path
 
     count = 0
-    for name, side in (("source", views.source), ("target", views.shown or views.target)):
+    sides = {"source": views.source, "target": views.shown or views.target}
+    if views.run is not None and views.shown is None:
+        sides["film"] = views.run
+    for name, side in sides.items():
         place = folder / clip / name
         place.mkdir(parents=True, exist_ok=True)
         pictures = (side.views.on_white() * 255).round().to(torch.uint8).numpy()

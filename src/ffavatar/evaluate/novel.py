@@ -74,7 +74,8 @@ def novel_clips(folder: Path) -> list[Clip]:
 
 
 def novel_views(row: Case, front_end: FrontEndLike, run: Run) -> ClipViews:
-    """The crops and cameras of a case. Landmarks of sources are read from the pictures, those of targets projected.
+    """The crops and cameras of a case. Landmarks of sources are read from the pictures, those of targets too where the
+    face is seen, else projected.
 
     Raises ``InputError`` where the shards hold crops of another size, or fewer than two sources show a face.
     """
@@ -99,7 +100,7 @@ def novel_views(row: Case, front_end: FrontEndLike, run: Run) -> ClipViews:
         raise InputError(f"{row.id}: fewer than two source views show a face; leave the person out with --clips.")
     targets = list(row.target.target_frames)
     key = hashlib.sha256(repr((sample.key, kept, targets, size)).encode())
-    for array in (sample.images, sample.mattes, sample.arrays["K"], sample.arrays["world_to_cam"]):
+    for array in (sample.images, sample.mattes, *(sample.arrays[n] for n in ("K", "world_to_cam", "landmarks"))):
         key.update(np.ascontiguousarray(array).tobytes())
     return ClipViews(
         Side(Views.cat(sources), tuple(kept), torch.zeros(len(kept), 3)),

@@ -172,7 +172,7 @@ def _evaluate_one(
     else:
         scores = scorer.score(prediction, task.source, target)
         shown = torch.where(target.valid[..., None] != 0, prediction.images, 1.0)
-        if views.run is not None and method.films:
+        if views.run is not None and method.shows(task, views.run.frames):
             scores |= scorer.jitter(method.run(replace(task, target=views.run, shown=None)), views.run.views)
     timing = prediction.timing | {"seconds": seconds}
     if peak.megabytes is not None and "avatar_s" in prediction.timing:

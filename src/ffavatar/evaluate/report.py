@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from ffavatar.errors import InputError
 from ffavatar.evaluate import bootstrap
 from ffavatar.evaluate.figures import FIGURES, METRICS, TIMING
+from ffavatar.evaluate.methods import meaning
 from ffavatar.evaluate.protocol import ClipResult
 from ffavatar.evaluate.rules import Rules
 from ffavatar.files import atomic_path
@@ -61,9 +62,34 @@ def cell(figure: str, value: float | None, interval: tuple[float, float] | None 
     return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
-def _timing_cells(timing: dict[str, float]) -> list[str]:
-    digits = {"avatar_s": 2, "fps": 1, "peak_mb": 0}
-    return [f"{timing[name]:.{digits[name]}f}" if name in timing else "" for name in TIMING]
+def timing_cells(timing: Mapping[str, float]) -> list[str]:
+    """The clocks of a row in the order of ``TIMING``, empty where a method has none."""
+    return [f"{timing[name]:.{clock.digits}f}" if name in timing else "" for name, clock in TIMING.items()]
+
+
+def scale_of(results: Sequence[ClipResult]) -> str:
+    """How much was looked at, in words: people, clips and held-out pictures."""
+    targets: dict[str, int] = {}
+    for result in results:
+        pictures = [len(values) for name, values in result.scores.items() if name != "jitter"]
+        targets[result.clip] = max([targets.get(result.clip, 0), *pictures])
+    counts = (len({r.subject for r in results}), len(targets), sum(targets.values()))
+    words = (("person", "people"), ("clip", "clips"), ("held-out picture", "held-out pictures"))
+    return ", ".join(f"{count} {word[count != 1]}" for count, word in zip(counts, words))
+
+
+def definitions(figures: Sequence[str], timed: bool) -> list[tuple[str, str, str, str]]:
+    """(heading, better, definition, source) of each figure, and of the clocks where they were read."""
+    rows: list[tuple[str, str, str, str]] = [
+        (f.heading, f.better, f.definition, f.source) for f in (FIGURES[name] for name in figures)
+    ]
+    if timed:
+        rows += [(c.heading, "", c.definition, "docs/evaluation.md") for c in TIMING.values()]
+    return rows
+
+
+def is_timed(results: Sequence[ClipResult]) -> bool:
+    return any(name in result.timing for result in results for name in TIMING)
 
 
 def to_markdown(results: Sequence[ClipResult], rules: Rules, about: dict[str, str]) -> str:
@@ -73,16 +99,18 @@ def to_markdown(results: Sequence[ClipResult], rules: Rules, about: dict[str, st
     lines = [
         f"# {rules.name} (version {rules.version}) at {rules.size} px",
         "",
-        f"{rules.what} `driven`: one estimator pass per target; `tracked`: then refined against the target, avatar "
-        "frozen. Means over targets, then over clips; in brackets the 95 % bootstrap interval over subjects.",
+        f"{rules.what} {scale_of(results)}. Means over targets, then over clips; in brackets the 95 % bootstrap "
+        "interval over subjects.",
+        "",
+        *(f"- `{name}`: {meaning(name)}" for name in dict.fromkeys(result.method for result in results)),
         "",
         ", ".join(f"{name} {value}" for name, value in about.items()),
         "",
-        f"| views | method | clips | {headings} | {' | '.join(TIMING.values())} |",
+        f"| views | method | clips | {headings} | {' | '.join(c.heading for c in TIMING.values())} |",
         "| --- " * (3 + len(figures) + len(TIMING)) + "|",
     ]
     for row in summary(results):
-        cells = [cell(name, row[name], row["interval"][name]) for name in figures] + _timing_cells(row["timing"])
+        cells = [cell(name, row[name], row["interval"][name]) for name in figures] + timing_cells(row["timing"])
         lines.append(f"| {row['views']} | {row['method']} | {row['clips']} | {' | '.join(cells)} |")
     for views in dict.fromkeys(result.views for result in results):
         lines += ["", f"## {views} source view{'s' if views > 1 else ''}", "", f"| clip | method | {headings} |"]
@@ -94,9 +122,8 @@ def to_markdown(results: Sequence[ClipResult], rules: Rules, about: dict[str, st
     if refused:
         lines += ["", "## Frames left out", "", *(f"- {reason}" for reason in refused)]
     lines += ["", "## Figures", "", "| figure | better | definition | source |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {f.heading} | {f.better} | {f.definition} | {f.source} |" for f in (FIGURES[name] for name in figures)
-    ]
+    lines += [f"| {heading} | {better} | {what} | {source} |" for heading, better, what, source in
+              definitions(figures, is_timed(results))]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

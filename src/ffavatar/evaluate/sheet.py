@@ -17,6 +17,7 @@ from ffavatar.files import atomic_path
 TILE_PX = 224
 GAP_PX = 4
 LABEL_PX = 96
+MARGIN_PX = 6
 FONT_PX = 15
 
 
@@ -47,14 +48,29 @@ def contact_sheet(path: str | Path, rows: Sequence[tuple[str, Image.Image | Tens
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_PX)
-    draw.text((6, FONT_PX // 2), title, fill="black", font=font)
+    draw.text((MARGIN_PX, FONT_PX // 2), title, fill="black", font=font)
     y = top
     for label, row in strips:
-        draw.multiline_text((6, y + row.height // 2 - FONT_PX), label, fill="black", font=font)
+        lines = wrapped(label, font, LABEL_PX - 2 * MARGIN_PX)
+        middle = y + row.height // 2 - FONT_PX * lines.count("\n")
+        draw.multiline_text((MARGIN_PX, max(y, middle)), lines, fill="black", font=font)
         sheet.paste(row, (LABEL_PX, y))
         y += row.height + GAP_PX
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> str:
+    """The text with lines broken where they would be wider: names of captures have no spaces to break at."""
+    lines = []
+    for line in text.split("\n"):
+        start = 0
+        for end in range(1, len(line) + 1):
+            if end - start > 1 and font.getlength(line[start:end]) > width_px:
+                lines.append(line[start : end - 1])
+                start = end - 1
+        lines.append(line[start:])
+    return "\n".join(lines)
 
 
 def _as_strip(content: Image.Image | Tensor | Path) -> Image.Image:

@@ -20,6 +20,7 @@ from ffavatar.files import atomic_path
 
 AVA_TERMS = "CC-BY-NC-4.0"
 NERSEMBLE_TERMS = "NeRSemble terms of use: non-commercial research"
+READINGS = 1  # with anything that changes what is read from a crop: samples of one folder must agree
 SPLITS = Path(__file__).parent / "splits"
 
 
@@ -91,6 +92,7 @@ def prepare_ava(
         "most": most_cameras,
         "size": size,
         "undistort": undistort,
+        "readings": READINGS,
     }
     provenance = Provenance("ava256", "Ava-256, decoder assets", AVA_TERMS, settings)
     jobs = [(root / name / "decoder", name, frames, cameras, most_cameras, size, undistort) for name in names]
@@ -137,7 +139,7 @@ def prepare_nersemble(
     names = _chosen(list_people(root), people, root)
     settings = {
         "sequences": None if sequences is None else list(sequences), "frames": frames, "cameras": list(cameras),
-        "size": size, "undistort": undistort,
+        "size": size, "undistort": undistort, "readings": READINGS,
     }  # fmt: skip
     provenance = Provenance("nersemble", "NeRSemble v2", NERSEMBLE_TERMS, settings)
     jobs = [(root / name, name, sequences, frames, cameras, size, undistort) for name in names]

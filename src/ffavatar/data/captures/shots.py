@@ -21,13 +21,19 @@ from ffavatar.data.people import front_end
 from ffavatar.data.shards import PersonSample
 from ffavatar.head import load_head
 from ffavatar.photo.crop import cut_square, head_crop_box, valid_mask
+from ffavatar.photo.report import PRESENCE
 
+BLENDSHAPES = 52
+CHEEK_RIGHT, CHEEK_LEFT = 234, 454  # the points at the widest part of the face
 MESH_POINTS = 468  # irises follow the gaze
 LARGEST_ERROR = 0.03  # of the face's width: a view whose landmarks lie farther from the others' is left out
+FARTHEST_READ = 0.15  # of the face's width: mean distance of a crop's own landmarks from where the head is known to be
 LARGEST_MISFIT_M = 0.015  # mean distance of triangulated landmarks and the embedded head's: faces differ by half
 
 Find = Callable[[np.ndarray, str], np.ndarray | None]
 """(picture (H, W, 3) uint8, its name) -> landmarks (478, 2) in its pixels, or None."""
+Read = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray] | None]
+"""Crop (S, S, 3) uint8 -> landmarks (478, 3) crop units and blendshapes (52,), or None where no face is seen."""
 Matter = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(crop (S, S, 3) uint8, valid (S, S) bool, landmarks (478, 2) crop units) -> matte (S, S) uint8."""
 
@@ -55,6 +61,15 @@ def find_with_front_end(image: np.ndarray, name: str) -> np.ndarray | None:
     if result.views is None or result.landmarks is None:
         return None
     return result.landmarks[:, :2].double().numpy()
+
+
+def read_with_front_end(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The landmarker's reading of a head crop."""
+    with torch.no_grad():
+        seen = front_end().landmarker(torch.from_numpy(crop).float()[None] / 255)
+    if float(seen.presence) < PRESENCE:
+        return None
+    return (seen.points[0] / crop.shape[0]).numpy(), seen.blendshapes[0].numpy()
 
 
 def matte_with_front_end(crop: np.ndarray, valid: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -119,11 +134,14 @@ def capture_sample(
     notes: dict[str, Any],
     find: Find = find_with_front_end,
     matte: Matter = matte_with_front_end,
+    read: Read = read_with_front_end,
 ) -> tuple[PersonSample | None, Counter[str]]:
     """All moments' shots as head crops in head space, and why some were left out.
 
     Arrays: ``K`` (P, 3, 3) pixels of the crop, ``world_to_cam`` (P, 4, 4) from head space, ``camera``, ``sequence``,
-    ``frame``, and ``landmarks`` (P, 478, 3) crop units, projected, so that they are there from behind too.
+    ``frame``; ``detected`` (P,) whether the landmarker sees the face where the head is known to be, and of these its
+    ``landmarks`` (P, 478, 3) crop units and ``blendshapes`` (P, 52), which tell this picture's expression. Of the
+    others, from behind too, the landmarks are projected and the blendshapes zero.
     """
     rows: list[dict[str, Any]] = []
     refused: Counter[str] = Counter()
@@ -136,7 +154,7 @@ def capture_sample(
             continue
         local = (points - place[:3, 3]) @ place[:3, :3]
         for shot in moment.shots:
-            row = _crop(shot, shot.world_to_cam @ place, local, size, matte)
+            row = _crop(shot, shot.world_to_cam @ place, local, size, matte, read)
             if row is None:
                 refused["the head is behind the camera or out of the picture"] += 1
             else:
@@ -148,7 +166,9 @@ def capture_sample(
     return PersonSample(key, images, mattes, valid, columns, (), notes), refused
 
 
-def _crop(shot: Shot, world_to_cam: np.ndarray, points: np.ndarray, size: int, matte: Matter) -> dict[str, Any] | None:
+def _crop(
+    shot: Shot, world_to_cam: np.ndarray, points: np.ndarray, size: int, matte: Matter, read: Read
+) -> dict[str, Any] | None:
     pixels, depth = project(points, shot.K, world_to_cam)
     if not (depth > 0.05).all():
         return None
@@ -166,14 +186,27 @@ def _crop(shot: Shot, world_to_cam: np.ndarray, points: np.ndarray, size: int, m
         alpha = cut_square(np.repeat(shot.mask[..., None], 3, 2), box, size)[..., 0]
     mean = depth.mean()
     away = shot.K[0, 0] * (depth - mean) / mean / box.side
+    projected = np.concatenate([places, away[:, None]], 1)
+    seen = read(image)
+    if seen is not None and _distance(seen[0], projected) > FARTHEST_READ:
+        seen = None  # a face elsewhere, or none: landmarkers see faces in the backs of heads
+    landmarks, scores = (projected, np.zeros(BLENDSHAPES)) if seen is None else seen
     return {
         "image": image,
         "matte": np.where(valid, alpha, 0).astype(np.uint8),
         "valid": valid,
-        "landmarks": np.concatenate([places, away[:, None]], 1).astype(np.float32),
+        "detected": np.array(seen is not None),
+        "landmarks": landmarks.astype(np.float32),
+        "blendshapes": scores.astype(np.float32),
         "K": cropped_intrinsics(shot.K, box, size),
         "world_to_cam": world_to_cam,
         "camera": np.array(shot.camera),
         "sequence": np.array(shot.sequence),
         "frame": np.array(shot.frame, np.int64),
     }
+
+
+def _distance(found: np.ndarray, known: np.ndarray) -> float:
+    """Mean distance in the picture of mesh landmarks (478, >= 2) in widths of the known face, measured in space."""
+    width = np.linalg.norm(known[CHEEK_LEFT] - known[CHEEK_RIGHT])
+    return float(np.linalg.norm(found[:MESH_POINTS, :2] - known[:MESH_POINTS, :2], axis=1).mean() / width)

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import combinations
@@ -38,6 +38,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZi
 KILLER = "the film's worker processes died of it"
 PAGE_PEOPLE = 200
 PICTURE_PX = 112
+EXAMPLES = 6  # pictures of a reason on the page, each of another film
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,11 @@ def _look_through(job: Job) -> float:
 def _write_work(place: Path, found: FilmFaces) -> None:
     head = {
         "schema": WORK_SCHEMA, "refused": found.refused, "frames": found.frames, "samples": found.samples,
-        "shots": found.shots, "tracks": [[t.first, t.last, len(t.faces)] for t in found.tracks],
+        "shots": found.shots, "examples": list(found.examples),
+        "tracks": [[t.first, t.last, len(t.faces)] for t in found.tracks],
     }  # fmt: skip
     arrays: dict[str, Any] = {"head": np.array(json.dumps(head))}
+    arrays |= {f"example.{number}": picture for number, picture in enumerate(found.examples.values())}
     for number, track in enumerate(found.tracks):
         rows = [_row(face) for face in track.faces]
         arrays |= {f"{number}.{name}": np.stack([row[name] for row in rows]) for name in _ROWS}
@@ -231,6 +234,16 @@ def _read_tracks(place: Path) -> tuple[dict[str, Any], list[KeptTrack]]:
         raise _lost(place) from error
 
 
+def _read_examples(place: Path) -> dict[str, np.ndarray]:
+    """A film's picture of each reason; none where the film was looked through before they were kept."""
+    try:
+        with np.load(place, allow_pickle=False) as file:
+            reasons = json.loads(str(file["head"])).get("examples", [])
+            return {reason: file[f"example.{number}"] for number, reason in enumerate(reasons)}
+    except _UNREADABLE as error:
+        raise _lost(place) from error
+
+
 def _lost(place: Path) -> InputError:
     return InputError(f"{place} was lost or damaged while people were made of it; delete it and run again.")
 
@@ -252,8 +265,13 @@ def _write_people(keys: list[str], work: Path, plan: Plan, writer: ShardWriter, 
     refused: Counter[str] = Counter()
     tracks: list[KeptTrack] = []
     frames = samples = 0
+    examples: dict[str, list[np.ndarray]] = {}
     for key in keys:
         head, found = _read_tracks(work / f"{key}-{plan.size}.npz")
+        for reason in head["refused"]:
+            if len(examples.setdefault(reason, [])) < EXAMPLES:
+                picture = _read_examples(work / f"{key}-{plan.size}.npz").get(reason)
+                examples[reason] += [] if picture is None else [picture]
         refused.update(head["refused"])
         frames, samples = frames + head["frames"], samples + head["samples"]
         tracks += found
@@ -270,7 +288,7 @@ def _write_people(keys: list[str], work: Path, plan: Plan, writer: ShardWriter, 
             writer.refuse(reason, count)
     writer.flush()
     total = Curated(writer.manifest.samples, len(keys), len(tracks), frames, samples, seconds, dict(refused))
-    write_page(out, total)
+    write_page(out, total, examples)
     return total
 
 
@@ -292,12 +310,13 @@ def _sample(person: int, tracks: list[KeptTrack], plan: Plan, refused: Counter[s
     )
 
 
-def write_page(out: Path, total: Curated) -> None:
-    """``out/people.html``: counts of every reason, and the kept frames of each person; pictures are inside."""
+def write_page(out: Path, total: Curated, examples: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """``out/people.html``: counts and ``examples`` of every reason, and the kept frames of each person; pictures are
+    inside."""
     reader = ShardReader(out, shuffle=False)
     rate = f", {total.frames / total.seconds:.1f} frames per second and core" if total.seconds else ""
     reasons = "".join(
-        f"<tr><td>{count}<td>{html.escape(reason)}"
+        f"<tr><td>{count}<td>{html.escape(reason)}<td>{_image(some) if (some := examples.get(reason)) else ''}"
         for reason, count in sorted(total.refused.items(), key=lambda pair: -pair[1])
     )
     parts = [
@@ -312,15 +331,17 @@ def write_page(out: Path, total: Curated) -> None:
             parts.append(f"<p>The other {total.people - PAGE_PEOPLE} people are not shown.</p>")
             break
         shown = (sample.views().on_white() * 255).round().to(torch.uint8).numpy()
-        strip = np.concatenate(
-            [np.asarray(Image.fromarray(p).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BOX)) for p in shown], 1
-        )
-        buffer = BytesIO()
-        Image.fromarray(strip).save(buffer, "JPEG", quality=80)
-        words = (
-            f"{sample.key}: {len(sample)} frames of {sample.notes['tracks']} tracks in {sample.notes['films']} films"
-        )
-        data = b64encode(buffer.getvalue()).decode()
-        parts.append(f"<p>{html.escape(words)}<img loading=lazy alt='' src='data:image/jpeg;base64,{data}'>")
+        counts = ((len(sample), "frame"), (sample.notes["tracks"], "track"), (sample.notes["films"], "film"))
+        frames, tracks, films = (f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
+        words = f"{sample.key}: {frames} of {tracks} in {films}"
+        parts.append(f"<p>{html.escape(words)}{_image(shown)}")
     with atomic_path(out / "people.html") as temporary:
         temporary.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _image(pictures: Sequence[np.ndarray] | np.ndarray) -> str:
+    """Pictures (H, W, 3) uint8 beside each other, small, as an element of the page."""
+    small = [np.asarray(Image.fromarray(p).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BOX)) for p in pictures]
+    buffer = BytesIO()
+    Image.fromarray(np.concatenate(small, 1)).save(buffer, "JPEG", quality=80)
+    return f"<img loading=lazy alt='' src='data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}'>"

@@ -15,12 +15,14 @@ from ffavatar.data.people import plain_reason
 from ffavatar.data.video.cuts import CutFinder
 from ffavatar.drive.video import FrameReader
 from ffavatar.photo import LandmarkResult, PhotoResult
+from ffavatar.photo.crop import CropBox, cut_square
 from ffavatar.types import Views
 
 SAMPLES_PER_S = 4.0
 SAME_FACE = 0.25  # overlap (intersection over union) of boxes in neighbouring samples that makes one track
 LONGEST_GAP = 3  # samples without the face after which a track has ended
 CROWDED = 0.15  # part of another face's box inside the head crop: then two people are in the picture
+EXAMPLE_PX = 112  # side of the picture that is kept of the first frame or face refused for each reason
 MOST_FACES = 32  # kept of one track, evenly spread
 
 Embed = Callable[[Views], Tensor]
@@ -74,6 +76,7 @@ class FilmFaces:
     frames: int  # read
     samples: int  # looked at
     shots: int
+    examples: dict[str, np.ndarray] = field(default_factory=dict)  # reason -> its first picture (112, 112, 3) uint8
 
 
 def box_of(points: np.ndarray) -> Box:
@@ -95,6 +98,14 @@ def overlap(a: Box, b: Box) -> float:
     return common / max(_area(a) + _area(b) - common, 1e-9)
 
 
+def example_of(image: np.ndarray, box: Box | None) -> np.ndarray:
+    """(112, 112, 3) uint8 of a refused face, twice as wide as its box, or of the whole frame."""
+    height, width = image.shape[:2]
+    left, top, right, bottom = box or (0.0, 0.0, float(width), float(height))
+    side = max(right - left, bottom - top, 1.0) * (1 if box is None else 2)
+    return cut_square(image, CropBox((left + right - side) / 2, (top + bottom - side) / 2, side), EXAMPLE_PX)
+
+
 def crowded(crop: tuple[float, float, float], others: list[Box]) -> bool:
     """Whether another face reaches into a head crop (left, top, side)."""
     square = (crop[0], crop[1], crop[0] + crop[2], crop[1] + crop[2])
@@ -107,8 +118,15 @@ def film_faces(film: Path, front_end: FaceFinder, embed: Embed, size: int) -> Fi
     step = max(1, round(float(reader.fps) / SAMPLES_PER_S))
     tracks: list[Track] = []
     refused: Counter[str] = Counter()
+    examples: dict[str, np.ndarray] = {}
     samples = frames = 0
     shot = -1
+
+    def refuse(reason: str, image: np.ndarray, box: Box | None = None) -> None:
+        refused[reason] += 1
+        if reason not in examples:
+            examples[reason] = example_of(image, box)
+
     finder = CutFinder()
     for number, frame in enumerate(reader):
         frames += 1
@@ -119,7 +137,7 @@ def film_faces(film: Path, front_end: FaceFinder, embed: Embed, size: int) -> Fi
         samples += 1
         found = front_end.faces(frame.image)
         if not found:
-            refused["no face was found"] += 1
+            refuse("no face was found", frame.image)
         boxes = [box_of(face.points[0].numpy()) for face in found]
         open_tracks = [t for t in tracks if t.shot == shot and number - t.last <= LONGEST_GAP * step]
         for index, track in _matched(boxes, open_tracks):
@@ -129,14 +147,14 @@ def film_faces(film: Path, front_end: FaceFinder, embed: Embed, size: int) -> Fi
             track.box, track.last = boxes[index], number
             face, reason = _gated(frame.image, found, boxes, index, number, front_end, embed, size)
             if face is None:
-                refused[reason] += 1
+                refuse(reason, frame.image, boxes[index])
             else:
                 track.faces.append(face)
     for track in tracks:
         if len(track.faces) > MOST_FACES:
             keep = np.linspace(0, len(track.faces) - 1, MOST_FACES).round().astype(int)
             track.faces = [track.faces[k] for k in keep]
-    return FilmFaces(tuple(t for t in tracks if t.faces), dict(refused), frames, samples, shot + 1)
+    return FilmFaces(tuple(t for t in tracks if t.faces), dict(refused), frames, samples, shot + 1, examples)
 
 
 def _matched(boxes: list[Box], tracks: list[Track]) -> Iterator[tuple[int, Track | None]]:
