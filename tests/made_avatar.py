@@ -11,6 +11,7 @@ from ffavatar.animate import Rig
 from ffavatar.avatar import Avatar
 from ffavatar.head import HeadModel, load_head
 from ffavatar.model import FFAvatar
+from ffavatar.model.looks import Looks
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 
@@ -48,6 +49,9 @@ class StandInModel(FFAvatar):
             root, params.translation, params.neck, params.jaw, params.eye_left, params.eye_right, params.expression
         )
         return SimpleNamespace(params=params, identity=torch.zeros(self.head.identity_size))
+
+    def looks(self, source: Views, estimate: object, like: int | None = None) -> Looks:
+        return Looks.one(source)
 
     def parameters(self):
         yield torch.zeros(1)

@@ -134,7 +134,7 @@ def test_interrupted_saves_exits_130_and_resumes(
 def test_reconstruct_and_personalize_in_one_go(
     inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ffavatar.pipeline.reconstruct", lambda model, views, level: small_avatar())
+    monkeypatch.setattr("ffavatar.pipeline.reconstruct", lambda model, views, level, like: small_avatar())
     monkeypatch.setattr("ffavatar.evaluate.identity.cached_embedding", lambda place: None)
     monkeypatch.setattr("ffavatar.commands.personal.perceptual_net", lambda wanted, place: None)
     out = tmp_path / "out.safetensors"

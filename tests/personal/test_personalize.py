@@ -39,7 +39,6 @@ class Reader(FFAvatar):
     def __init__(self, known: HeadParams):
         torch.nn.Module.__init__(self)
         self.known, self.head = known, small_avatar().rig.head
-        self.decoder = torch.nn.Identity()
         self.asked: list[list[int]] = []
 
     def estimator(self, views: Views, identity: Tensor | None = None) -> Estimate:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ffavatar.animate import render_avatar
 from ffavatar.avatar import Avatar
-from ffavatar.model import FFAvatar
+from ffavatar.model import Estimate, FFAvatar
 from ffavatar.model.decoder import AnchoredDecoder
 from ffavatar.model.looks import Looks
 from ffavatar.pipeline import drive, targets_on_white
@@ -64,15 +64,13 @@ def read_views(model: FFAvatar, avatar: Avatar, views: Views, size: int) -> Read
 @torch.no_grad()
 def looks_beside(model: FFAvatar, avatar: Avatar, views: Views, read: HeadParams) -> Looks:
     """The looks of views, read as ``read``; the one of rank 0 is the avatar's."""
-    if not isinstance(model.decoder, AnchoredDecoder):  # it blends all looks
-        return Looks.one(views)
     params = avatar.neutral_params()
     drawn = avatar.render(params, views.images.shape[1])
     own = replace(
         views[:1], images=drawn.images.clamp(0, 1), mattes=drawn.alphas, valid=torch.ones_like(drawn.alphas)
     )  # fmt: skip
-    both = Views.cat([own, views]), HeadParams.cat([params, read])
-    found = model.decoder.looks(avatar.rig, *both, like=0)
+    both = Views.cat([own, views])
+    found = model.looks(both, Estimate(HeadParams.cat([params, read]), avatar.identity), like=0)
     return Looks(found.rank[1:], found.gains[1:])
 
 
