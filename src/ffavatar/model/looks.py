@@ -128,9 +128,8 @@ def shown_beyond(rig: Rig, hangers: Tensor, views: Views, params: HeadParams, de
     for view in range(count):
         head = depth[view, 0] < 100
         extended, known = extend(depth[view, 0] * head, head.to(depth))
-        points = hung(
-            (person[view, 0] > PERSON) & ~head & inside[view, 0] & known, extended, places, turns, view
-        )  # fmt: skip
+        outside = (person[view, 0] > PERSON) & ~head & inside[view, 0] & known
+        points = hung(outside, extended, places, turns, view, rig.neutral[hangers])
         uv, _ = project(points.posed, normalised_camera(1, count, depth.device))
         shown = F.grid_sample(wide, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[:, 0, :, 0]
         within = ((uv > 0) & (uv < 1)).all(-1)

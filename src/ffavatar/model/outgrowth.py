@@ -6,7 +6,6 @@ the depth of the nearest surface. They hang on the nearby scalp, neck and torso 
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +22,8 @@ GRID_PX = (96, 160, 256)
 COVERED, UNCOVERED = 0.8, 0.95  # alpha from which a pixel's depth is known, and below which the avatar is missing
 PERSON = 0.5  # matte from which a pixel shows the person
 SCALE_OF_CELL = 0.7  # standard deviation, in cells of the grid
+MOST_STRETCH = 1.6  # by which they are widened where the head's rest sets them further apart than the view does
+UNDERLAP, UNDER_M = 2, 0.004  # cells by which they reach under what is there, and how deep below it
 OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
@@ -60,33 +61,38 @@ def _grow(
     inner = _cored(colors, person)
     count = len(views)
     posed = rig.head.pose(rig.neutral.expand(count, -1, -1), rig.joints.expand(count, -1, -1), params)
-    places, turns = posed.vertices[:, hangers], F.normalize(posed.quats[:, hangers], dim=-1)
+    places, turns, rest = posed.vertices[:, hangers], F.normalize(posed.quats[:, hangers], dim=-1), rig.neutral[hangers]
     face = ~torch.isin(rig.surface.parents, hangers).any(1)
     surfaces = torch.stack([_front(*_drawn(rig, canonical, params[i : i + 1], grid, face)) for i in range(count)])
     for view in torch.argsort(params.root.norm(dim=-1) + params.neck.norm(dim=-1), stable=True).tolist():
         alpha, (depth,) = _drawn(rig, canonical, params[view : view + 1], grid)
         extended, known = extend(depth, (alpha > COVERED).float())
-        gap = (person[view, 0] > PERSON) & (alpha < UNCOVERED) & valid[view, 0] & known
+        shown = (person[view, 0] > PERSON) & valid[view, 0] & known
+        gap = shown & (alpha < UNCOVERED)
         if not gap.any():
             continue
-        points = hung(gap, extended, places, turns, view)
-        own = inner[view, :, gap].T
-        share = _agreement(points.posed, own, person, valid, colors, surfaces, view)
-        kept = share > 0
-        added = CanonicalGaussians(
-            offsets=points.offsets,
-            quats=own.new_tensor([1.0, 0, 0, 0]).expand(len(own), 4),
-            scales=SCALE_OF_CELL * points.cell[:, None].expand(-1, 3),
-            opacities=OPACITY * share,
-            colors=own,
-        )
-        canonical = _joined(canonical, added, kept)
-        surface = replace(
-            rig.surface,
-            parents=torch.cat([rig.surface.parents, hangers[points.near[kept]]]),
-            barycentric=torch.cat([rig.surface.barycentric, points.weights[kept]]),
-        )
-        rig = replace(rig, surface=surface)
+        # some lie under the rim of what is there already, which may part from them in motion
+        near = F.max_pool2d(gap[None, None].float(), 2 * UNDERLAP + 1, 1, UNDERLAP)[0, 0] > 0
+        own = _carried_on(inner[view], gap)
+        for part, deep in ((gap, 0.0), (shown & near & ~gap, UNDER_M)):
+            points = hung(part, extended + deep, places, turns, view, rest)
+            share = _agreement(points.posed, own[:, part].T, person, valid, colors, surfaces, view)
+            stretch = points.stretch.clamp_max(MOST_STRETCH if deep == 0 else 1.0)
+            added = CanonicalGaussians(
+                offsets=points.offsets,
+                quats=share.new_tensor([1.0, 0, 0, 0]).expand(len(share), 4),
+                scales=SCALE_OF_CELL * (points.cell * stretch)[:, None].expand(-1, 3),
+                opacities=OPACITY * share,
+                colors=own[:, part].T,
+            )
+            kept = share > 0
+            canonical = _joined(canonical, added, kept)
+            surface = replace(
+                rig.surface,
+                parents=torch.cat([rig.surface.parents, hangers[points.near[kept]]]),
+                barycentric=torch.cat([rig.surface.barycentric, points.weights[kept]]),
+            )
+            rig = replace(rig, surface=surface)
     return rig, canonical
 
 
@@ -99,10 +105,15 @@ def _shrink(maps: Tensor, grid: int) -> Tensor:
 def _cored(colors: Tensor, person: Tensor) -> Tensor:
     """Colours (S, 3, H, W) with those at the matte's edge, into which background is mixed, taken from further in."""
     core = (-F.max_pool2d(-person, EDGE_PX, 1, padding=EDGE_PX // 2) > SURELY).float()
+    return torch.stack([_carried_on(one, inside[0] > 0) for one, inside in zip(colors, core)])
+
+
+def _carried_on(colors: Tensor, told: Tensor) -> Tensor:
+    """Colours (3, H, W) with those outside ``told`` (H, W) bool replaced by those of the nearest places inside."""
     out = colors.clone()
-    for view, channel in itertools.product(range(len(colors)), range(3)):
-        inner, told = extend(colors[view, channel], core[view, 0])
-        out[view, channel] = torch.where(told, inner, colors[view, channel])
+    for channel in range(3):
+        found, near = extend(colors[channel], told.to(colors))
+        out[channel] = torch.where(near, found, colors[channel])
     return out
 
 
@@ -149,22 +160,36 @@ class Hung:
     weights: Tensor  # (P, PARENTS), sum 1
     offsets: Tensor  # (P, 3) metres, of the canonical head
     posed: Tensor  # (S, P, 3) where they stand in every view
-    cell: Tensor  # (P,) metres between neighbours
+    cell: Tensor  # (P,) metres between neighbours, as the view shows them
+    stretch: Tensor  # (P,) >= 1: how many times further apart the resting head sets them, seen from its front
 
 
-def hung(gap: Tensor, depth: Tensor, places: Tensor, turns: Tensor, view: int) -> Hung:
+def hung(gap: Tensor, depth: Tensor, places: Tensor, turns: Tensor, view: int, rest: Tensor) -> Hung:
     """The pixels ``gap`` (P, P) bool of one of S views as points at ``depth`` (P, P) metres, hung on the nearest of
-    hangers that are posed at ``places`` (S, K, 3), turned by ``turns`` (S, K, 4)."""
+    hangers that rest at ``rest`` (K, 3), and are posed at ``places`` (S, K, 3), turned by ``turns`` (S, K, 4)."""
     grid = gap.shape[-1]
     row, column = gap.nonzero(as_tuple=True)
     far = depth[row, column]
     x, y = ((index + 0.5) / grid - 0.5 for index in (column, row))
     points = torch.stack([x * far / NORMALISED_FOCAL, -y * far / NORMALISED_FOCAL, -far], -1)
-    distance, near = torch.cdist(points, places[view]).topk(PARENTS, largest=False)
-    weights = F.normalize(1 / (distance + NEAR_M), p=1, dim=1)
+    distance, near = torch.cdist(points, places[view]).topk(PARENTS + 1, largest=False)
+    # zero where the next one takes a parent's place, or neighbours with other parents would part in motion
+    weights = F.normalize((distance[:, -1:] - distance[:, :-1] + 1e-6) / (distance[:, :-1] + NEAR_M), p=1, dim=1)
+    near = near[:, :-1]
     base, turn = _carried(places, turns, near, weights)
     offsets = quat_rotate(turn[view] * turn.new_tensor([1.0, -1, -1, -1]), points - base[view])
-    return Hung(near, weights, offsets, base + quat_rotate(turn, offsets), far / (NORMALISED_FOCAL * grid))
+    cell = far / (NORMALISED_FOCAL * grid)
+    resting = (rest[near] * weights[..., None]).sum(1) + offsets
+    stretch = points.new_ones(len(points))
+    number = torch.full(gap.shape, -1, device=gap.device)
+    number[gap] = torch.arange(len(points), device=gap.device)
+    for one, other in ((number[:, :-1], number[:, 1:]), (number[:-1], number[1:])):
+        both = (one >= 0) & (other >= 0)
+        a, b = one[both], other[both]
+        ratio = (resting[a] - resting[b])[:, :2].norm(dim=-1) / (0.5 * (cell[a] + cell[b]))
+        for end in (a, b):
+            stretch[end] = torch.maximum(stretch[end], ratio)
+    return Hung(near, weights, offsets, base + quat_rotate(turn, offsets), cell, stretch)
 
 
 def _carried(places: Tensor, turns: Tensor, near: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
