@@ -81,6 +81,7 @@ def test_text_stands_out_in_both_schemes() -> None:
                 assert _contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
         assert _contrast(scheme["on-accent"], scheme["accent"]) >= 4.5
         assert _contrast(scheme["text"], scheme["bad-tint"]) >= 4.5
+        assert _contrast(scheme["accent"], scheme["tint"]) >= 4.5
         assert _contrast(scheme["strong"], scheme["panel"]) >= 3
 
 
@@ -175,6 +176,31 @@ class TestWhole:
     def test_no_request_leaves_the_origin(self) -> None:
         saw = seen("whole")
         assert saw["requests"] > 30 and saw["outside"] == [] and saw["problems"] == []
+
+
+@slow
+@pytest.mark.timeout(600)
+def test_one_photo_may_be_chosen_for_its_hair_and_clothes() -> None:
+    saw = seen("looks")
+
+    def choice(view: str) -> tuple[bool, list[str | None]]:
+        pressed = saw[view]["pressed"]
+        assert pressed.get("landscape.jpg") is None  # shows nobody
+        names = ("front.jpg", "left.png", "right.webp")
+        return saw[view]["asked"], [pressed[name] for name in names if name in pressed]
+
+    no, yes = "false", "true"
+    assert choice("one") == (False, [None])
+    assert choice("three") == choice("none") == choice("again") == (True, [no, no, no])
+    assert choice("front") == (True, [yes, no, no]) and choice("left") == (True, [no, yes, no])
+    assert choice("byKey") == (True, [no, no, yes]) and choice("leftOut") == (True, [no, no, None])
+    assert choice("single") == (False, [None, None, None])
+    assert saw["order"]["look"] == saw["order"]["photos"][1] and len(saw["order"]["photos"]) == 3
+    assert saw["note"] == ["Hair and clothes are those of left.png; of the other 2 only the face is used."]
+    assert "Hair and clothes are taken from left.png." in saw["said"]
+    assert "Hair and clothes are those that most photos show." in saw["said"]
+    assert choice("removed") == (True, [no, no])
+    assert "look" not in saw["plain"] and len(saw["plain"]["photos"]) == 2 and saw["problems"] == []
 
 
 @slow
