@@ -199,7 +199,7 @@ def test_one_photo_may_be_chosen_for_its_hair_and_clothes() -> None:
     assert saw["note"] == ["Hair and clothes are those of left.png; of the other 2 only the face is used."]
     assert "Hair and clothes are taken from left.png." in saw["said"]
     assert "Hair and clothes are those that most photos show." in saw["said"]
-    assert choice("removed") == (True, [no, no])
+    assert choice("removed") == (True, [no, no]) and saw["focus"] == "Remove right.webp"
     assert "look" not in saw["plain"] and len(saw["plain"]["photos"]) == 2 and saw["problems"] == []
 
 

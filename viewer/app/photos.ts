@@ -303,8 +303,8 @@ export class PhotoBox {
     const at = this.entries.indexOf(entry);
     this.discard(entry);
     announce(`${entry.name} removed.`);
-    const next = this.entries[Math.min(at, this.entries.length - 1)]?.card ?? this.drop;
-    next.querySelector<HTMLElement>("button")?.focus();
+    const next = this.entries[Math.min(at, this.entries.length - 1)]?.card.querySelector<HTMLElement>("button.bare");
+    (next ?? this.drop.querySelector<HTMLElement>("button"))?.focus(); // the next one's, of the same kind
     this.changed();
   }
 

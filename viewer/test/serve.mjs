@@ -245,6 +245,7 @@ const scenarios = {
     await page.getByRole("link", { name: "New avatar" }).click();
     await named(page, "Remove left.png").click();
     seen.removed = await state();
+    seen.focus = await page.evaluate(() => document.activeElement.ariaLabel);
     await named(page, "Make avatar").click();
     await page.locator("ff-avatar").waitFor();
     seen.plain = server.log.orders[1];
