@@ -261,6 +261,7 @@ def test_a_small_phone() -> None:
     saw = seen("phone")
     for view in ("home", "consent", "photos", "studio", "history", "delete"):
         assert saw[view] == {"overflow": 0, "small": []}, view
+    assert len(saw["drawings"]) == 2 and min(saw["drawings"]) > 10  # px
     assert saw["consentFromItsBeginning"] and saw["deleteFromItsBeginning"]
     assert saw["deleteNames"].startswith(
         "A rather long name of an avatar that does not fit into one line and all files"

@@ -112,7 +112,7 @@ export class PhotoBox {
       const pressed = entry === this.liked;
       made.hidden = !choice || !entry.use;
       made.setAttribute("aria-pressed", String(pressed));
-      made.querySelector(".icon")?.replaceWith(icon(pressed ? "check" : "look"));
+      made.querySelector(".icon")?.replaceWith(icon(pressed ? "check" : "person"));
     }
   }
 
@@ -268,7 +268,7 @@ export class PhotoBox {
       const look = button("Hair and clothes", "quiet", () => this.like(entry));
       look.classList.add("look");
       look.title = "Hair and clothes from this one";
-      look.prepend(icon("look"));
+      look.prepend(icon("person"));
       look.append(make("span", { class: "unseen" }, ` from ${name}`));
       words.append(look);
     }

@@ -500,6 +500,7 @@ const scenarios = {
     await checked(page, 3);
     await named(page, "Hair and clothes from left.png").tap();
     await check("photos");
+    seen.drawings = await page.evaluate(() => [...document.querySelectorAll("button.look path")].map((path) => path.getBoundingClientRect().width).filter(Boolean));
     await named(page, "Make avatar").tap();
     await shown(page);
     seen.folded = await page.evaluate(() => avatar.hasAttribute("data-folded"));
