@@ -52,6 +52,7 @@ def reconstruct(
     Raises:
         InputError: no photo shows a usable face, or not that of ``look``; the message says why.
     """
+    from ffavatar.drive.choose import view_named
     from ffavatar.photo import load_views
     from ffavatar.pipeline import reconstruct as run
 
@@ -60,21 +61,6 @@ def reconstruct(
     model = model_for(weights, device)
     like = None if look is None else view_named(look, [report.name for report in reports if report.kept])
     return run(model, views.to(choose_device(device)), level, like)
-
-
-def view_named(photo: str | Path, names: Sequence[str]) -> int:
-    """Number of the view made from a photo, by its name or path among those of all views.
-
-    Raises:
-        InputError: no view, or several, are called so.
-    """
-    found = [i for i, name in enumerate(names) if str(photo) == name] or [
-        i for i, name in enumerate(names) if Path(photo).name == Path(name).name
-    ]
-    if len(found) != 1:
-        what = "none of the photos that can be used" if not found else f"{len(found)} of the photos"
-        raise InputError(f"The look {photo} is {what}; name one of: {', '.join(names)}.")
-    return found[0]
 
 
 def make_film(avatar: Avatar, driver: str | Path, out: str | Path, **options) -> None:

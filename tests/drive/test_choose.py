@@ -12,8 +12,7 @@ from made_avatar import small_avatar
 from made_films import make_film
 from PIL import Image
 
-from ffavatar.api import view_named
-from ffavatar.drive.choose import choose_views, look_notes
+from ffavatar.drive.choose import choose_views, look_notes, view_named
 from ffavatar.errors import InputError
 from ffavatar.photo import PhotoReport, PhotoResult
 from ffavatar.pipeline import LOOK
@@ -99,6 +98,28 @@ def test_nothing_usable(tmp_path: Path) -> None:
         choose_views([video, bad[0]], CodedFrontEnd())
 
 
+def test_one_that_must_be_is_taken_if_it_can_be(tmp_path: Path) -> None:
+    looks = ((0, 200), (40, 200), (-40, 200), (1, 30), (20, 0), (-20, 200))  # the fourth is the last that is chosen
+    paths = [photo(tmp_path / f"{i}.png", yaw, sharp, 10 * i) for i, (yaw, sharp) in enumerate(looks)]
+    plain = choose_views(paths, CodedFrontEnd(), most=3)
+    assert kept(plain) == ["0.png", "1.png", "2.png"] and plain.view_of(3) is None and plain.view_of(2) == 2
+    choice = choose_views(paths, CodedFrontEnd(), most=3, must="3.png")
+    assert len(choice.views) == 3 and {"0.png", "3.png"} < {*kept(choice)}  # and a sharp frontal one
+    number = choice.view_of(3)
+    assert number is not None and choice.views.images[number, 0, 0, 0] == pytest.approx(30 / 255)
+    assert kept(choose_views(paths, CodedFrontEnd(), most=1, must=paths[3])) == ["3.png"]
+    assert kept(choose_views(paths, CodedFrontEnd(), must=paths[3])) == [f"{i}.png" for i in (0, 1, 2, 3, 5)]
+    for unusable in ("4.png", "none.png"):
+        assert kept(choose_views(paths, CodedFrontEnd(), most=3, must=unusable)) == kept(plain)
+
+    def embed(views: Views) -> torch.Tensor:
+        stranger = ((views.images[:, 0, 0, 0] * 255).round() == 30).float()
+        return torch.stack([1 - stranger, stranger], -1)
+
+    strange = choose_views(paths, CodedFrontEnd(), most=3, embed=embed, must="3.png")
+    assert kept(strange) == kept(plain) and strange.view_of(3) is None
+
+
 def test_the_look_is_told_by_the_photos_names(tmp_path: Path) -> None:
     paths = [
         photo(tmp_path / f"{name}.png", yaw, sharp) for name, yaw, sharp in (("a", 0, 9), ("b", 1, 0), ("c", 2, 9))
@@ -106,6 +127,8 @@ def test_the_look_is_told_by_the_photos_names(tmp_path: Path) -> None:
     choice = choose_views(paths, CodedFrontEnd())
     avatar = small_avatar()
     assert look_notes(choice, replace(avatar, about={})) == ()
+    (same,) = look_notes(choice, replace(avatar, about={}), like=1)
+    assert "seem to show the same" in same and "c.png" in same
     (note,) = look_notes(choice, replace(avatar, about={LOOK: "1"}))
     assert "those of c.png;" in note and "other 1" in note
 

@@ -123,7 +123,8 @@ def worker() -> None:
         files = {"drive": ("film.mp4", "motion.json"), "export": (task.name,)}.get(task.kind, ())
         for name in files:
             (folder / name).write_bytes(bytes(range(256)))
-        told = {"drive": f"relative {task.relative}, same person {task.same_person}"}
+        told = {} if task.look is None else {"reconstruct": f"look {task.look}"}
+        told |= {"drive": f"relative {task.relative}, same person {task.same_person}"}
         if task.kind == "export" and task.name.startswith("custom"):
             moved = Path(task.motion).name
             told["export"] = (

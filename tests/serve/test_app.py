@@ -51,7 +51,7 @@ def test_the_description_is_whole(client: httpx.Client) -> None:
 
 
 OPTIONS = {
-    "ReconstructRequest": {"photos", "name", "personalize"},
+    "ReconstructRequest": {"photos", "name", "personalize", "look"},
     "PersonalizeRequest": {"avatar", "photos"},
     "DriveRequest": {"avatar", "film", "relative", "same_person", "size"},
     "ExportRequest": {"avatar", "format", "motion", "frame", "scale", "size", "background", "allow_flame"}

@@ -49,6 +49,19 @@ def test_refinement_gives_newer_versions_while_it_runs(client: httpx.Client) -> 
     assert avatar["version"] == 4 and avatar["personalized"]
 
 
+def test_one_of_the_photos_is_named_for_its_look(client: httpx.Client) -> None:
+    *photos, other = upload(client, "good monday", "good tuesday", "good other")
+    body = {"kind": "reconstruct", "photos": photos, "look": photos[1]}
+    done = wait_for(client, create(client, body)["id"])
+    assert done["state"] == "done" and done["notes"] == ["look 1"]
+    for wrong in (other, "0" * 32 + "-0", "", "../etc/passwd"):
+        refused = problem(client.post("/api/jobs", json={**body, "look": wrong}), 422)
+        assert refused == "look: it is none of the job's photos; give the id of one of them, or leave it away."
+    assert "look" in problem(client.post("/api/jobs", json={**body, "look": 1}), 422)
+    done = wait_for(client, create(client, {**body, "look": None})["id"])
+    assert done["notes"] == ["one note"]
+
+
 @pytest.mark.parametrize(
     ("words", "state", "personalized", "said"),
     [

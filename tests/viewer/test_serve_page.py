@@ -81,6 +81,7 @@ def test_text_stands_out_in_both_schemes() -> None:
                 assert _contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
         assert _contrast(scheme["on-accent"], scheme["accent"]) >= 4.5
         assert _contrast(scheme["text"], scheme["bad-tint"]) >= 4.5
+        assert _contrast(scheme["accent"], scheme["tint"]) >= 4.5
         assert _contrast(scheme["strong"], scheme["panel"]) >= 3
 
 
@@ -179,6 +180,31 @@ class TestWhole:
 
 @slow
 @pytest.mark.timeout(600)
+def test_one_photo_may_be_chosen_for_its_hair_and_clothes() -> None:
+    saw = seen("looks")
+
+    def choice(view: str) -> tuple[bool, list[str | None]]:
+        pressed = saw[view]["pressed"]
+        assert pressed.get("landscape.jpg") is None  # shows nobody
+        names = ("front.jpg", "left.png", "right.webp")
+        return saw[view]["asked"], [pressed[name] for name in names if name in pressed]
+
+    no, yes = "false", "true"
+    assert choice("one") == (False, [None])
+    assert choice("three") == choice("none") == choice("again") == (True, [no, no, no])
+    assert choice("front") == (True, [yes, no, no]) and choice("left") == (True, [no, yes, no])
+    assert choice("byKey") == (True, [no, no, yes]) and choice("leftOut") == (True, [no, no, None])
+    assert choice("single") == (False, [None, None, None])
+    assert saw["order"]["look"] == saw["order"]["photos"][1] and len(saw["order"]["photos"]) == 3
+    assert saw["note"] == ["Hair and clothes are those of left.png; of the other 2 only the face is used."]
+    assert "Hair and clothes are taken from left.png." in saw["said"]
+    assert "Hair and clothes are those that most photos show." in saw["said"]
+    assert choice("removed") == (True, [no, no]) and saw["focus"] == "Remove right.webp"
+    assert "look" not in saw["plain"] and len(saw["plain"]["photos"]) == 2 and saw["problems"] == []
+
+
+@slow
+@pytest.mark.timeout(600)
 def test_stopping_and_coming_back() -> None:
     saw = seen("stopping")
     assert saw["cancelled"] == ["cancelled"] and saw["avatars"] == 0
@@ -235,6 +261,7 @@ def test_a_small_phone() -> None:
     saw = seen("phone")
     for view in ("home", "consent", "photos", "studio", "history", "delete"):
         assert saw[view] == {"overflow": 0, "small": []}, view
+    assert len(saw["drawings"]) == 2 and min(saw["drawings"]) > 10  # px
     assert saw["consentFromItsBeginning"] and saw["deleteFromItsBeginning"]
     assert saw["deleteNames"].startswith(
         "A rather long name of an avatar that does not fit into one line and all files"

@@ -76,7 +76,7 @@ export interface Film {
 }
 
 export type JobOrder =
-  | { readonly kind: "reconstruct"; readonly photos: readonly string[]; readonly name?: string; readonly personalize: boolean }
+  | { readonly kind: "reconstruct"; readonly photos: readonly string[]; readonly name?: string; readonly personalize: boolean; readonly look?: string }
   | { readonly kind: "personalize"; readonly avatar: string; readonly photos: readonly string[] }
   | { readonly kind: "drive"; readonly avatar: string; readonly film: string; readonly relative: boolean; readonly same_person: boolean }
   | { readonly kind: "export"; readonly avatar: string; readonly format: string };

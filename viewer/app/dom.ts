@@ -29,6 +29,7 @@ const DRAWINGS = {
   film: "M4 6h16v12H4zM8 6v12M16 6v12M4 12h4M16 12h4",
   lock: "M6 11h12v9H6zM8.5 11V8a3.5 3.5 0 0 1 7 0v3",
   pen: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3",
+  person: "M12 4a3.5 3.5 0 1 0 .01 0M5 20c0-4.5 3-7 7-7s7 2.5 7 7z",
   photos: "M4 5h16v14H4zM4 16l5-5l4 4l2.5-2.5L20 16M15 8.8a1 1 0 1 0 .01 0",
   wait: "M12 4a8 8 0 1 0 8 8",
 } as const;

@@ -76,9 +76,9 @@ export class Home {
   }
 
   private start(): void {
-    const photos = this.photos.chosen;
+    const { chosen: photos, look } = this.photos;
     const name = this.name.value.trim();
-    this.maker.begin({ kind: "reconstruct", photos, personalize: this.refine.checked, ...(name ? { name } : {}) });
+    this.maker.begin({ kind: "reconstruct", photos, personalize: this.refine.checked, ...(name ? { name } : {}), ...(look ? { look } : {}) });
     this.started(photos);
     const { progress } = this.maker;
     progress?.root.setAttribute("tabindex", "-1");

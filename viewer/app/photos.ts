@@ -33,6 +33,9 @@ export class PhotoBox {
   private readonly clear = button("Remove all photos", "quiet", () => this.removeAll());
   private readonly problem = make("p", { class: "problem", role: "alert" });
   private readonly legend = make("p", { class: "hint" }, "Left: the photo, cut to the head. Right, in white: what is taken for the person. Leave out photos where either is wrong.");
+  private readonly days = make("p", { class: "hint" }, "Photos of different days? Choose whose hair and clothes to take.");
+  /** Whose hair and clothes are taken; where there is none, the server takes those that most photos show. */
+  private liked: Entry | undefined;
   private active = 0;
   private enabled = true;
 
@@ -62,12 +65,18 @@ export class PhotoBox {
     );
     this.clear.hidden = true;
     this.legend.hidden = true;
-    this.root.append(this.drop, this.problem, this.legend, this.list);
+    this.days.hidden = true;
+    this.root.append(this.drop, this.problem, this.legend, this.days, this.list);
   }
 
   /** Ids of the photos that the avatar is to be made of. */
   get chosen(): string[] {
-    return this.entries.filter(({ use, photo }) => use && photo?.kept).map(({ photo }) => photo?.id ?? "");
+    return this.entries.filter(isUsed).map(({ photo }) => photo?.id ?? "");
+  }
+
+  /** Id of the one whose hair and clothes are to be taken, where one was chosen. */
+  get look(): string | undefined {
+    return this.liked?.photo?.id;
   }
 
   get busy(): boolean {
@@ -88,7 +97,30 @@ export class PhotoBox {
   private changed(): void {
     this.clear.hidden = this.entries.length < 2;
     this.legend.hidden = !this.entries.some(({ photo }) => photo?.matte);
+    this.paintLooks();
     this.told();
+  }
+
+  /** The choice is there where two or more photos are used; what cannot be seen does not hold. */
+  private paintLooks(): void {
+    const choice = this.entries.filter(isUsed).length > 1;
+    this.days.hidden = !choice;
+    if (!choice || !(this.liked && this.entries.includes(this.liked) && isUsed(this.liked))) this.liked = undefined;
+    for (const entry of this.entries) {
+      const made = entry.card.querySelector<HTMLButtonElement>("button.look");
+      if (!made) continue;
+      const pressed = entry === this.liked;
+      made.hidden = !choice || !entry.use;
+      made.setAttribute("aria-pressed", String(pressed));
+      made.querySelector(".icon")?.replaceWith(icon(pressed ? "check" : "person"));
+    }
+  }
+
+  /** Takes hair and clothes from this photo, and at a second press from those that most photos show. */
+  private like(entry: Entry): void {
+    this.liked = this.liked === entry ? undefined : entry;
+    announce(this.liked ? `Hair and clothes are taken from ${entry.name}.` : "Hair and clothes are those that most photos show.");
+    this.changed();
   }
 
   highlight(now: boolean): void {
@@ -233,6 +265,12 @@ export class PhotoBox {
       card.dataset["state"] = entry.use ? "used" : "left";
       words.append(make("label", { class: "verdict" }, box, verdict, make("span", { class: "unseen" }, ` ${name}`)));
       words.append(make("p", { class: "hint" }, noteText(photo.reason) || `${photo.width} × ${photo.height} pixels`));
+      const look = button("Hair and clothes", "quiet", () => this.like(entry));
+      look.classList.add("look");
+      look.title = "Hair and clothes from this one";
+      look.prepend(icon("person"));
+      look.append(make("span", { class: "unseen" }, ` from ${name}`));
+      words.append(look);
     }
     if (photo && state === "checked" && photo.faces > 1)
       words.append(button(`Use another face (this is ${entry.face + 1} of ${photo.faces})`, "quiet", () => this.nextFace(entry, photo.faces)));
@@ -265,8 +303,8 @@ export class PhotoBox {
     const at = this.entries.indexOf(entry);
     this.discard(entry);
     announce(`${entry.name} removed.`);
-    const next = this.entries[Math.min(at, this.entries.length - 1)]?.card ?? this.drop;
-    next.querySelector<HTMLElement>("button")?.focus();
+    const next = this.entries[Math.min(at, this.entries.length - 1)]?.card.querySelector<HTMLElement>("button.bare");
+    (next ?? this.drop.querySelector<HTMLElement>("button"))?.focus(); // the next one's, of the same kind
     this.changed();
   }
 
@@ -274,6 +312,8 @@ export class PhotoBox {
     if (await mayUpload()) await shoot((file) => void this.add([file]));
   }
 }
+
+const isUsed = ({ use, photo }: Entry): boolean => use && photo?.kept === true;
 
 /** What the server notes of a photo that can be used; faces are chosen by a button here. */
 const noteText = (note: string | null): string => (note ?? "").replace("; the option face chooses who is meant.", ".");

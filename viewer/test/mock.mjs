@@ -108,10 +108,12 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
         if (stage === "reconstructing") newVersion(job, 1);
       }
       if (at < plan.length) job.timer = setTimeout(step, stepMs);
-      else finish(job, { state: "done", files: filesOf(job) });
+      else finish(job, { state: "done", files: filesOf(job), notes: notesOf(job) });
     };
     step();
   };
+  const notesOf = ({ order }) =>
+    order.look ? [`Hair and clothes are those of ${photos.get(order.look).name}; of the other ${order.photos.length - 1} only the face is used.`] : [];
   const filesOf = ({ order, record }) => {
     const file = (name) => ({ [name]: `/api/files/${record.id}/${name}` });
     if (order.kind === "export") return file(`avatar.${order.format}`);
@@ -202,6 +204,7 @@ export async function mockServer(material, { page = join(PACKAGE, "serve/page"),
       const order = JSON.parse(body.toString());
       log.orders.push(order);
       const known = order.photos?.every((id) => photos.has(id)) ?? true;
+      if (order.look && !order.photos.includes(order.look)) return refuse(r, 422, "look: it is none of the job's photos.");
       if (!known || (order.avatar && !avatars.has(order.avatar))) return refuse(r, 404, "A photo or avatar is not here any more; upload it anew.");
       const record = {
         id: randomUUID(), kind: order.kind, state: "queued", position: 1, stage: null, done: 0, total: 0, seconds_left: null,

@@ -192,6 +192,68 @@ const scenarios = {
     await server.close();
   },
 
+  /** Photos of different days: one of them may be chosen for its hair and clothes. */
+  async looks() {
+    const server = await mockServer(material, { ...built, stepMs: 60 });
+    const { page, problems, close } = await visit(server);
+    const look = (name) => named(page, `Hair and clothes from ${name}`);
+    const use = (name) => page.getByRole("checkbox", { name: new RegExp(name) });
+    /** What is said above the photos, and of each card's button whether it is pressed; null where there is none to see. */
+    const state = () => page.evaluate(() => ({
+      asked: [...document.querySelectorAll(".photos > .hint")].some((line) => line.checkVisibility() && line.textContent.startsWith("Photos of different days?")),
+      pressed: Object.fromEntries([...document.querySelectorAll(".card")].map((card) => {
+        const made = card.querySelector("button.look");
+        return [card.querySelector("h3").textContent, made?.checkVisibility() ? made.ariaPressed : null];
+      })),
+    }));
+    await page.getByLabel("Photo files").setInputFiles([photo("front.jpg"), photo("landscape.jpg")]);
+    await agree(page);
+    await checked(page, 2);
+    seen.one = await state();
+    await page.getByLabel("Photo files").setInputFiles([photo("left.png"), photo("right.webp")]);
+    await checked(page, 4);
+    seen.three = await state();
+    await look("front.jpg").click();
+    seen.front = await state();
+    await look("left.png").click();
+    seen.left = await state();
+    await look("left.png").click();
+    seen.none = await state();
+    await look("right.webp").focus();
+    await page.keyboard.press("Space");
+    seen.byKey = await state();
+    await use("right.webp").uncheck();
+    seen.leftOut = await state();
+    await look("left.png").focus();
+    await page.keyboard.press("Enter");
+    await use("front.jpg").uncheck();
+    seen.single = await state();
+    await use("front.jpg").check();
+    await use("right.webp").check();
+    seen.again = await state();
+    await look("left.png").click();
+    await page.screenshot({ path: join(folder, "looks.png"), fullPage: true });
+    await named(page, "Make avatar").click();
+    await shown(page);
+    await page.locator(".notes").getByText("Hair and clothes are those of left.png").waitFor();
+    seen.note = await page.locator(".notes li").allTextContents();
+    await page.screenshot({ path: join(folder, "looks-note.png") });
+    seen.order = server.log.orders[0];
+    seen.said = await page.evaluate(() => said.filter(Boolean));
+
+    // a photo that is removed takes its choice with it
+    await page.getByRole("link", { name: "New avatar" }).click();
+    await named(page, "Remove left.png").click();
+    seen.removed = await state();
+    seen.focus = await page.evaluate(() => document.activeElement.ariaLabel);
+    await named(page, "Make avatar").click();
+    await page.locator("ff-avatar").waitFor();
+    seen.plain = server.log.orders[1];
+    seen.problems = problems;
+    await close();
+    await server.close();
+  },
+
   /** A job stopped in time; one that goes on while the page is loaded anew; one that fails. */
   async stopping() {
     const server = await mockServer(material, { ...built, stepMs: 150 });
@@ -425,7 +487,7 @@ const scenarios = {
     };
     await page.locator(".avatar").first().waitFor();
     await check("home");
-    await page.getByLabel("Photo files").setInputFiles([photo("front.jpg"), photo("landscape.jpg")]);
+    await page.getByLabel("Photo files").setInputFiles([photo("front.jpg"), photo("landscape.jpg"), photo("left.png")]);
     await page.waitForSelector("dialog[open]");
     await check("consent");
     const dialogHead = () => page.evaluate(() => {
@@ -435,8 +497,10 @@ const scenarios = {
     });
     seen.consentFromItsBeginning = await dialogHead();
     await named(page, "I have their consent").tap();
-    await checked(page, 2);
+    await checked(page, 3);
+    await named(page, "Hair and clothes from left.png").tap();
     await check("photos");
+    seen.drawings = await page.evaluate(() => [...document.querySelectorAll("button.look path")].map((path) => path.getBoundingClientRect().width).filter(Boolean));
     await named(page, "Make avatar").tap();
     await shown(page);
     seen.folded = await page.evaluate(() => avatar.hasAttribute("data-folded"));

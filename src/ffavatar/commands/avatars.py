@@ -81,20 +81,22 @@ def reconstruct(
 
     need_suffix(output, (".safetensors",), "an avatar")
     check_output_file(output)
-    from ffavatar.api import choose_device, model_for, view_named
-    from ffavatar.drive.choose import choose_views, look_notes
+    from ffavatar.api import choose_device, model_for
+    from ffavatar.drive.choose import choose_views, look_notes, view_named
     from ffavatar.evaluate.identity import cached_embedding
     from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import reconstruct as run
 
     place = choose_device(device.value)
     with progress("looking at photos") as advance:
-        choice = choose_views(photos, FrontEnd(place), size, face_choice(face), views, cached_embedding(place), advance)
+        choice = choose_views(
+            photos, FrontEnd(place), size, face_choice(face), views, cached_embedding(place), advance, look
+        )
     model = model_for(str(weights) if weights else None, place)
     _print_choice(choice)
     like = None if look is None else view_named(look, [photo.name for photo, kept in choice.rows if kept])
     avatar = run(model, choice.views.to(place), LEVELS[points], like)
-    print_notes(look_notes(choice, avatar))
+    print_notes(look_notes(choice, avatar, like))
     avatar.save(output, allow_flame=allow_flame)  # before any personalization: what Ctrl-C leaves is then an avatar too
     typer.echo(f"{output}: {len(avatar):,} Gaussians from {len(choice.views)} views, {megabytes(output)}")
     if personalize:

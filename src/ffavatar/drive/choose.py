@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -61,6 +62,10 @@ class Choice:
     identity_checked: bool
     notes: tuple[str, ...] = ()
 
+    def view_of(self, row: int) -> int | None:
+        """Number of the view made from the photo of a row; None where it was not kept."""
+        return sum(kept for _, kept in self.rows[:row]) if self.rows[row][1] else None
+
 
 def choose_views(
     inputs: Sequence[str | Path],
@@ -70,41 +75,77 @@ def choose_views(
     most: int = MOST_VIEWS,
     embed: Embed | None = None,
     progress: Progress | None = None,
+    must: str | Path | None = None,
 ) -> Choice:
     """Look at photos, folders of photos or one video, and take up to ``most`` views.
 
     Photos are all taken if there are no more than ``most``; otherwise, and from a video, those that are sharp and far
-    apart in direction. With ``embed``, photos unlike the majority are refused as another person's. Raises
-    ``InputError`` where nothing can be used, with the first photo's reason.
+    apart in direction, and in any case the one that ``must`` names, if it can be used. With ``embed``, photos unlike
+    the majority are refused as another person's. Raises ``InputError`` where nothing can be used, with the first
+    photo's reason.
     """
     sources = _sources(inputs)
     candidates, notes = _look_at(sources, front_end, size, face, progress)
     if not any(c.usable for c in candidates):
         film = sources.path if isinstance(sources, FrameReader) else None
         raise InputError(_nothing_usable(candidates, film))
-    return choose_among(candidates, most, embed, tuple(notes))
+    number = None
+    if must is not None:
+        usable = [i for i, c in enumerate(candidates) if c.usable]
+        with contextlib.suppress(InputError):
+            number = usable[view_named(must, [candidates[i].name for i in usable])]
+    return choose_among(candidates, most, embed, tuple(notes), number)
 
 
 def choose_among(
-    candidates: list[Candidate], most: int = MOST_VIEWS, embed: Embed | None = None, notes: tuple[str, ...] = ()
+    candidates: list[Candidate],
+    most: int = MOST_VIEWS,
+    embed: Embed | None = None,
+    notes: tuple[str, ...] = (),
+    must: int | None = None,
 ) -> Choice:
-    """The second half of ``choose_views``: which of the photos that were looked at to take. At least one is usable."""
+    """The second half of ``choose_views``: which of the photos that were looked at to take. At least one is usable.
+
+    ``must``: number of the candidate that is taken before others, unless it cannot be used or is a stranger's.
+    """
     if embed is not None:
         candidates = _refuse_strangers(candidates, embed)
-    kept = _spread(candidates, most)
+    kept = _spread(candidates, most, must)
     rows = tuple((_explained(c, i in kept, most), i in kept) for i, c in enumerate(candidates))
     views = Views.cat([c.views for c, taken in rows if taken and c.views is not None])
     return Choice(views, rows, embed is not None, notes)
 
 
-def look_notes(choice: Choice, avatar: Avatar) -> tuple[str, ...]:
-    """What to say of an avatar made from the chosen views where they show different hair or clothes."""
-    if LOOK not in avatar.about:
-        return ()
+def look_notes(choice: Choice, avatar: Avatar, like: int | None = None) -> tuple[str, ...]:
+    """What to say of an avatar made from the chosen views where they show different hair or clothes.
+
+    ``like``: number of the view whose look was asked for; where they show no different ones, that is said.
+    """
     names = [Path(photo.name).name for photo, kept in choice.rows if kept]
+    if LOOK not in avatar.about:
+        if like is None or len(names) < 2:
+            return ()
+        return (
+            f"All photos used seem to show the same hair and clothes, so they are not taken from {names[like]} alone.",
+        )
     taken = [names[int(number)] for number in avatar.about[LOOK].split()]
     others = len(names) - len(taken)
-    return (f"hair and clothes are those of {', '.join(taken)}; of the other {others} only the face is used.",)
+    return (f"Hair and clothes are those of {', '.join(taken)}; of the other {others} only the face is used.",)
+
+
+def view_named(photo: str | Path, names: Sequence[str]) -> int:
+    """Number of the view made from a photo, by its name or path among those of all views.
+
+    Raises:
+        InputError: no view, or several, are called so.
+    """
+    found = [i for i, name in enumerate(names) if str(photo) == name] or [
+        i for i, name in enumerate(names) if Path(photo).name == Path(name).name
+    ]
+    if len(found) != 1:
+        what = "none of the photos that can be used" if not found else f"{len(found)} of the photos"
+        raise InputError(f"The look {photo} is {what}; name one of: {', '.join(names)}.")
+    return found[0]
 
 
 def _sources(inputs: Sequence[str | Path]) -> list[Path] | FrameReader:
@@ -183,15 +224,17 @@ def _refuse_strangers(candidates: list[Candidate], embed: Embed) -> list[Candida
     return checked
 
 
-def _spread(candidates: list[Candidate], most: int) -> set[int]:
-    """First a sharp frontal view, then always the one farthest in direction from those taken; blurred ones last."""
+def _spread(candidates: list[Candidate], most: int, must: int | None = None) -> set[int]:
+    """First the one that must be and a sharp frontal view, then always the one farthest in direction from those taken;
+    blurred ones last."""
     usable = [i for i, c in enumerate(candidates) if c.usable]
     if len(usable) <= most:
         return set(usable)
     direction = {i: candidates[i].direction for i in usable}
     middle = max(float(np.median([candidates[i].sharpness for i in usable])), 1e-6)
     clear = {i: min(candidates[i].sharpness / middle, 1.5) for i in usable}
-    chosen = [max(usable, key=lambda i: clear[i] * math.exp(-float(np.abs(direction[i]).sum()) / 30))]
+    frontal = max(usable, key=lambda i: clear[i] * math.exp(-float(np.abs(direction[i]).sum()) / 30))
+    chosen = [frontal] if must not in usable else list(dict.fromkeys((must, frontal)))[:most]
     while len(chosen) < most:
         rest = [i for i in usable if i not in chosen]
 

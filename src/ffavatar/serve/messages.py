@@ -83,6 +83,7 @@ class Task:
     kind: Literal["reconstruct", "personalize", "drive", "export"]
     folder: str  # of results; exists and may hold a checkpoint of an earlier attempt
     photos: tuple[str, ...] = ()  # folders that the checker wrote
+    look: int | None = None  # number of the photo whose hair and clothes are taken
     container: str = ""  # avatar to work on; with ``reconstruct`` the one that an earlier attempt made
     personalize: bool = False
     steps: int = 0

@@ -168,6 +168,8 @@ class ReconstructRequest:
     """For showing; one line of up to 120 characters."""
     personalize: bool = False
     """Refine the avatar to its photos afterwards, in place: minutes."""
+    look: str | None = None
+    """The one of ``photos`` whose hair and clothes are taken where photos of several days show different ones."""
 
 
 @dataclass

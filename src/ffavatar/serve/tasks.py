@@ -29,6 +29,8 @@ def check_request(request: JobRequest, store: Store, limits: Limits) -> None:
                 raise unknown("photo", name)
             if not found.photo.kept:
                 raise Problem(422, f"{found.photo.reason or found.photo.name} Leave this photo out.")
+    if isinstance(request, ReconstructRequest) and request.look is not None and request.look not in request.photos:
+        raise Problem(422, "look: it is none of the job's photos; give the id of one of them, or leave it away.")
     if isinstance(request, DriveRequest):
         if store.film(request.film) is None:
             raise unknown("film", request.film)
@@ -69,6 +71,7 @@ def task_of(entry: JobEntry, store: Store, settings: Settings) -> Task:
         folder=str(folder),
         photos=tuple(str(place) for place in photos),
         container=str(base) if again else "",
+        look=request["photos"].index(request["look"]) if request.get("look") else None,
         personalize=bool(request.get("personalize")),
         steps=settings.personal_steps,
         film=str(film / FILM_FILE) if film is not None else "",

@@ -130,19 +130,21 @@ def _reconstruct(task: Task, tools: Tools, desk: Desk) -> Done:
 
     candidates = _candidates(task, desk)
     desk.stage("choosing views", 0, 1)
-    choice = choose_among(candidates, embed=_identity_embedding(tools.device))
+    choice = choose_among(candidates, embed=_identity_embedding(tools.device), must=task.look)
     notes = [f"{photo.name}: {photo.reason}." for photo, kept in choice.rows if not kept]
+    like = None if task.look is None else choice.view_of(task.look)
+    if task.look is not None and like is None:
+        notes.append(f"Hair and clothes could not be those of {candidates[task.look].name}, which was left out.")
     desk.stage("reconstructing", 0, 1)
-    avatar = reconstruct(tools.model, choice.views.to(tools.device))
-    notes += look_notes(choice, avatar)
+    avatar = reconstruct(tools.model, choice.views.to(tools.device), like=like)
+    notes += look_notes(choice, avatar, like)
     desk.stage("reconstructing", 1, 1)
     path = _write(avatar, Path(task.folder))
     # what a later attempt would find: its checkpoint must fit
     stored = Avatar.load(path).to(tools.device) if task.personalize else avatar
     _hand_over(stored, path, desk, personalized=False)
     if task.personalize:
-        strangers = {photo.name for photo, _ in choice.rows if not photo.usable}
-        views = [c.views for c in candidates if c.views is not None and c.name not in strangers]
+        views = [photo.views for photo, _ in choice.rows if photo.views is not None]  # without those of strangers
         notes += _refine(stored, Views.cat(views), task, tools, desk)
     return Done((), tuple(notes))
 
