@@ -130,7 +130,7 @@ def test_the_look_is_told_by_the_photos_names(tmp_path: Path) -> None:
     (same,) = look_notes(choice, replace(avatar, about={}), like=1)
     assert "seem to show the same" in same and "c.png" in same
     (note,) = look_notes(choice, replace(avatar, about={LOOK: "1"}))
-    assert "those of c.png;" in note and "other 1" in note
+    assert "those of c.png;" in note and "other one" in note
 
 
 def test_a_look_is_named_by_path_or_name() -> None:

@@ -91,7 +91,7 @@ def test_a_strangers_is_not_taken_and_the_job_goes_on(monkeypatch: pytest.Monkey
     refused, told, look = notes
     assert refused.startswith("2.jpg: seems to be another person than in ")
     assert told == "Hair and clothes could not be those of 2.jpg, which was left out."
-    assert look == "Hair and clothes are those of 0.jpg, 1.jpg; of the other 1 only the face is used."
+    assert look == "Hair and clothes are those of 0.jpg, 1.jpg; of the other one only the face is used."
 
 
 def test_one_look_in_all_photos_is_told_where_one_was_asked_for(

@@ -129,7 +129,8 @@ def look_notes(choice: Choice, avatar: Avatar, like: int | None = None) -> tuple
             f"All photos used seem to show the same hair and clothes, so they are not taken from {names[like]} alone.",
         )
     taken = [names[int(number)] for number in avatar.about[LOOK].split()]
-    others = len(names) - len(taken)
+    count = len(names) - len(taken)
+    others = "one" if count == 1 else str(count)
     return (f"Hair and clothes are those of {', '.join(taken)}; of the other {others} only the face is used.",)
 
 
