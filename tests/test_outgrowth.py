@@ -8,7 +8,7 @@ import torch
 from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import load_head
-from ffavatar.model.outgrowth import extend, outgrow
+from ffavatar.model.outgrowth import PARENTS, extend, hung, outgrow
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 SIZE = 160
@@ -137,3 +137,54 @@ def test_depth_is_extended_from_what_is_near():
     assert torch.equal(far[:, :20], depth[:, :20])
     torch.testing.assert_close(far[told], torch.full_like(far[told], 1.5))
     assert told[:, :40].all()
+
+
+def test_some_of_it_lies_under_the_rim(scene):
+    """Where the block meets the head, its colour goes on behind the head's own, as deep as is told."""
+    rig, canonical, params, _ = scene
+    _, full = grown(scene, views_with_hair(scene, 1), [0])
+    full_rig, _ = grown(scene, views_with_hair(scene, 1), [0])
+    count = len(canonical)
+    posed = pose_gaussians(full_rig, full, params[[0]])
+    uv, _ = project(posed.means, normalised_camera(SIZE))
+    alone = render_avatar(rig, canonical, params[[0]], SIZE).alphas[0]
+    at = uv[0].round().long().clamp(0, SIZE - 1)
+    under = (alone[at[:, 1], at[:, 0]] > 0.99) & (torch.arange(len(full)) >= count)
+    assert 20 < int(under.sum()) < 0.5 * (len(full) - count)
+    assert full.colors[under, 0].median() < 0.2  # the hair's, not the head's
+    shown = render_avatar(full_rig, full, params[[0]], SIZE).images[0]
+    inner = -torch.nn.functional.max_pool2d(-alone[None], 9, 1, 4)[0] > 0.99
+    before = render_avatar(rig, canonical, params[[0]], SIZE).images[0]
+    assert (shown - before)[inner].abs().max() < 0.02  # and the head looks as before
+
+
+def test_what_rest_sets_apart_is_wider(scene):
+    """Hung on a head that is turned against its torso, points between the two part at rest; nothing else is widened."""
+    _, _, params, hangers = scene
+    rig = scene[0]
+    places = rig.neutral[hangers][None] + params.translation[:1, None]
+    turns = torch.tensor([1.0, 0, 0, 0]).expand(1, len(hangers), 4)
+    gap = torch.zeros(64, 64, dtype=torch.bool)
+    gap[20:44, 4:60] = True
+    depth = torch.full((64, 64), 1.15)
+    alike = hung(gap, depth, places, turns, 0, rig.neutral[hangers])
+    torch.testing.assert_close(alike.stretch, torch.ones(int(gap.sum())), atol=1e-3, rtol=0)
+    torch.testing.assert_close(alike.weights.sum(1), torch.ones(int(gap.sum())))
+    raised = rig.neutral[hangers].clone()
+    raised[raised[:, 1] > 0] += torch.tensor([0.0, 0.03, 0.0])
+    parted = hung(gap, depth, places, turns, 0, raised)
+    assert parted.stretch.min() >= 1 and parted.stretch.max() > 1.1
+
+
+def test_no_parent_is_changed_at_once(scene):
+    """Along a line of points 0.1 mm apart, a parent's share never jumps."""
+    rig, _, params, hangers = scene
+    places = rig.neutral[hangers][None] + params.translation[:1, None]
+    turns = torch.tensor([1.0, 0, 0, 0]).expand(1, len(hangers), 4)
+    gap = torch.zeros(4096, 4096, dtype=torch.bool)
+    gap[1600, 800:3200] = True
+    made = hung(gap, torch.full((4096, 4096), 1.15), places, turns, 0, rig.neutral[hangers])
+    assert len(made.near.unique()) > PARENTS  # they do change
+    for parent in made.near.unique():
+        share = ((made.near == parent) * made.weights).sum(1)
+        assert share.diff().abs().max() < 0.1

@@ -20,6 +20,7 @@ _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names 
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
 SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02  # how deep what mattes carve away may sink: hair hides more than skin
 NAPE_BELOW_EARS_M, NAPE_FROM_REAR_M = 0.02, 0.015  # of the ears: where hair at the nape ends, and where it begins
+MOUTH_LIT_M, MOUTH_DARK = 0.025, 0.25  # depth in which the light in a mouth falls to 1/e, and what is left of it
 _FOREIGN_PART_M = 0.2  # added to the distance to an anchor of another part, so that teeth never borrow from lips
 
 
@@ -35,6 +36,7 @@ class SurfaceTable:
     inner: Tensor  # (N,) bool: inside of the mouth, eyeballs, teeth, tongue
     sinks: Tensor  # (N,) metres that a point which the mattes carve away may sink into the head, rather than vanish
     hairy: Tensor  # (N,) bool: scalp and nape, where hair is usual
+    teeth: Tensor  # (N,) bool
     slack: Tensor  # (N,) metres by which a point may lie behind what a view shows and still count as seen
 
     def spread(self, values: Tensor) -> Tensor:
@@ -93,7 +95,10 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
     slack = _SLACK_M.to(points)[label]
     sinks = _sinking(head, labels)[surface.parents].amin(1)
     hairy = hairy_vertices(head)[surface.parents].all(1)
-    return SurfaceTable(surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, hairy, slack)
+    teeth = label == _INNER_PARTS.index("teeth") + 1
+    return SurfaceTable(
+        surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, hairy, teeth, slack
+    )  # fmt: skip
 
 
 def hairy_vertices(head: HeadModel) -> Tensor:
@@ -149,11 +154,20 @@ def fill_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
 
 
 def default_colors(head: HeadModel, anchors: Tensor) -> Tensor:
-    """(A, 3) sRGB of what no photo may show: the mouth's inside, eyeballs, teeth, tongue; grey elsewhere."""
+    """(A, 3) sRGB of what no photo may show: the mouth's inside, darker the deeper it lies, and eyeballs; grey
+    elsewhere."""
     palette = head.v_template.new_tensor(
         [[0.5, 0.5, 0.5], [0.3, 0.13, 0.12], [0.78, 0.75, 0.74], [0.78, 0.72, 0.66], [0.55, 0.27, 0.27]]
     )
-    return palette[part_labels(head)[anchors]]
+    labels = part_labels(head)
+    colors = palette[labels]
+    teeth = labels == _INNER_PARTS.index("teeth") + 1
+    if teeth.any():  # the further behind the front teeth, the less light comes there
+        depth = head.v_template[teeth, 2].max() - head.v_template[:, 2]
+        light = MOUTH_DARK + (1 - MOUTH_DARK) * torch.exp(-depth.clamp_min(0) / MOUTH_LIT_M)
+        inside = (labels > 0) & (labels != _INNER_PARTS.index("eyeballs") + 1)
+        colors = torch.where(inside[:, None], colors * light[:, None], colors)
+    return colors[anchors]
 
 
 def smoothing_kernel(head: HeadModel, anchors: Tensor, sigma_m: float) -> Tensor:

@@ -53,6 +53,7 @@ MAX_SPACING_M = 0.02
 _LIFT_STEPS = 24
 _DEPTH_PIXELS = 192
 _DEFAULT_FACE = 0.55  # mean sRGB value of a face in the light for which the default colours are meant
+TEETH_SATURATION = (0.15, 0.25)  # up to which a colour surely is a tooth's, and from which surely not
 _USUAL_WEIGHT = 0.3  # of the hair's median colour against colours borrowed from near and far
 _DEFAULT_WEIGHT = 1e-6  # of the default colours against borrowed ones: only where nothing of a kind was seen
 
@@ -314,6 +315,7 @@ class AnchoredDecoder(nn.Module):
         mixed = (share[..., None] * cues).sum(0)
         sampled = (share[..., None] * seen.colors).sum(0)
         spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
+        confidence = torch.where(table.teeth, confidence * likeness_of_teeth(sampled), confidence)
         filled, skin = self._fill(table, sampled, confidence, seen)
         base_color = confidence[:, None] * sampled + (1 - confidence[:, None]) * filled
         carve = carved(seen.matte[taken])
@@ -427,6 +429,13 @@ class AnchoredDecoder(nn.Module):
         behind = self.fill @ (self.hairy[:, None] * table.gather(lent, len(self.anchors))) + _USUAL_WEIGHT * usual
         away = table.hairy * (seen.facing.amax(0) / TURNED_AWAY).clamp(0, 1)
         return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), away[:, None]), skin
+
+
+def likeness_of_teeth(colors: Tensor) -> Tensor:
+    """In [0, 1], of colours (N, 3): teeth are paler than the lips and skin that a photo may show in their place."""
+    saturation = 1 - colors.amin(-1) / colors.amax(-1).clamp_min(1e-3)
+    low, high = TEETH_SATURATION
+    return ((high - saturation) / (high - low)).clamp(0, 1)
 
 
 def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:

@@ -23,7 +23,11 @@ COVERED, UNCOVERED = 0.8, 0.95  # alpha from which a pixel's depth is known, and
 PERSON = 0.5  # matte from which a pixel shows the person
 SCALE_OF_CELL = 0.7  # standard deviation, in cells of the grid
 MOST_STRETCH = 1.6  # by which they are widened where the head's rest sets them further apart than the view does
-UNDERLAP, UNDER_M = 2, 0.004  # cells by which they reach under what is there, and how deep below it
+UNDERLAP, UNDER_M, UNDER_FACE_M = (
+    2,
+    0.004,
+    0.015,
+)  # cells by which they reach under what is there, and how deep below it
 OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
@@ -71,10 +75,12 @@ def _grow(
         gap = shown & (alpha < UNCOVERED)
         if not gap.any():
             continue
-        # some lie under the rim of what is there already, which may part from them in motion
+        # some lie under the rim of what is there already, which may part from them in motion; deeper under a face's,
+        # before which they would show when it turns
         near = F.max_pool2d(gap[None, None].float(), 2 * UNDERLAP + 1, 1, UNDERLAP)[0, 0] > 0
+        rim, face_rim = (shown & near & ~gap & (surfaces[view, 1].gt(0.5) == is_face) for is_face in (False, True))
         own = _carried_on(inner[view], gap)
-        for part, deep in ((gap, 0.0), (shown & near & ~gap, UNDER_M)):
+        for part, deep in ((gap, 0.0), (rim, UNDER_M), (face_rim, UNDER_FACE_M)):
             points = hung(part, extended + deep, places, turns, view, rest)
             share = _agreement(points.posed, own[:, part].T, person, valid, colors, surfaces, view)
             stretch = points.stretch.clamp_max(MOST_STRETCH if deep == 0 else 1.0)
