@@ -142,8 +142,7 @@ def test_depth_is_extended_from_what_is_near():
 def test_some_of_it_lies_under_the_rim(scene):
     """Where the block meets the head, its colour goes on behind the head's own, as deep as is told."""
     rig, canonical, params, _ = scene
-    _, full = grown(scene, views_with_hair(scene, 1), [0])
-    full_rig, _ = grown(scene, views_with_hair(scene, 1), [0])
+    full_rig, full = grown(scene, views_with_hair(scene, 1), [0])
     count = len(canonical)
     posed = pose_gaussians(full_rig, full, params[[0]])
     uv, _ = project(posed.means, normalised_camera(SIZE))

@@ -189,9 +189,17 @@ class AnchoredDecoder(nn.Module):
 
     def hanging(self, surface: Surface) -> Tensor:
         """(N,) in [0, 1]: how far a surface's points are hair and clothes, which depend on the look."""
-        clothes = self.head_model[0].lbs_weights[:, :1] > 0.5  # on the torso
-        base = torch.maximum(self.table(0).spread(self.liftable[:, None]), clothes.to(self.liftable))
-        return surface.interpolate(base)[:, 0]
+        base = torch.maximum(self.table(0).spread(self.liftable[:, None])[:, 0], self.on_torso.to(self.liftable))
+        return surface.interpolate(base[:, None])[:, 0]
+
+    def of_face(self, surface: Surface) -> Tensor:
+        """(N,) bool: a surface's points that look the same in every look."""
+        return self.hanging(surface) < 0.1
+
+    @property
+    def on_torso(self) -> Tensor:
+        """(V,) bool: base vertices that clothes cover."""
+        return self.head_model[0].lbs_weights[:, 0] > 0.5
 
     @torch.no_grad()
     def looks(self, rig: Rig, views: Views, params: HeadParams, like: int | None = None) -> Looks:
@@ -202,11 +210,11 @@ class AnchoredDecoder(nn.Module):
         table = self.table(0)
         bare, base = torch.zeros_like(table.points), rig_at(rig, table.surface)
         front = self.front(base, bare, params, table.spacing)
-        seen = self.look(base, table.slack, bare, Sources(views, params, front, looks), front)
-        clothes = rig.head.lbs_weights[:, 0] > 0.5
-        face = (self.hanging(table.surface) < 0.1) & ~table.inner
+        sources = Sources(views, params, front, looks)  # of its features nothing is asked here
+        seen = self.look(base, table.slack, bare, sources, front)
+        face = self.of_face(table.surface) & ~table.inner
         beyond = shown_beyond(rig, self.hangers, views, params, front[..., ::2, ::2])
-        return read_looks(seen.colors, seen.trust, Parts(face, table.hairy, clothes), beyond, like)
+        return read_looks(seen.colors, seen.trust, Parts(face, table.hairy, self.on_torso), beyond, like)
 
     def look(self, rig: Rig, slack: Tensor, offsets: Tensor, sources: Sources, front: Tensor) -> Sampled:
         """Project the rig's points, moved by ``offsets``, into every view and read what is there.

@@ -23,11 +23,8 @@ COVERED, UNCOVERED = 0.8, 0.95  # alpha from which a pixel's depth is known, and
 PERSON = 0.5  # matte from which a pixel shows the person
 SCALE_OF_CELL = 0.7  # standard deviation, in cells of the grid
 MOST_STRETCH = 1.6  # by which they are widened where the head's rest sets them further apart than the view does
-UNDERLAP, UNDER_M, UNDER_FACE_M = (
-    2,
-    0.004,
-    0.015,
-)  # cells by which they reach under what is there, and how deep below it
+UNDERLAP = 2  # cells by which they reach under what is there
+UNDER_M, UNDER_FACE_M = 0.004, 0.015  # how deep below it, and below a face
 OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point

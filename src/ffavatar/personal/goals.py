@@ -78,7 +78,7 @@ def looks_beside(model: FFAvatar, avatar: Avatar, views: Views, read: HeadParams
 def face_masks(model: FFAvatar, avatar: Avatar, params: HeadParams, size: int) -> Tensor:
     """(S, size, size, 1) in {0, 1}: where the avatar in these poses shows its face, which is the same in every look."""
     assert isinstance(model.decoder, AnchoredDecoder)
-    face = (model.decoder.hanging(avatar.rig.surface) < 0.1).float()
+    face = model.decoder.of_face(avatar.rig.surface).float()
     marked = replace(avatar.canonical, colors=face[:, None].expand(-1, 3))
     shown = render_avatar(avatar.rig, marked, params, size, background=(0.0, 0.0, 0.0)).images[..., :1]
     reach = max(1, round(INSIDE * size))
