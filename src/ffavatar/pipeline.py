@@ -21,6 +21,7 @@ from ffavatar.animate import EPS2D, render_avatar
 from ffavatar.avatar import Avatar
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.estimator import LandmarkEstimator
+from ffavatar.model.feedback import feedback
 from ffavatar.model.registration import register
 from ffavatar.render import mean_ssim
 from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Rendering, Views
@@ -54,9 +55,10 @@ def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: 
         registered = _registered(model, coarse, source, estimate.params)
         estimate = Estimate(registered.where(looks.taken, estimate.params), estimate.identity)
     made = model.reconstruct(source, level, estimate, looks)
+    shown = feedback(made.rig, made.canonical, source[looks.taken], estimate.params[looks.taken])
     taken = looks.taken.nonzero()[:, 0].tolist()
     about = {LOOK: " ".join(map(str, taken))} if len(taken) < len(source) else {}
-    return Avatar(made.rig, made.canonical, made.estimate.identity, about)
+    return Avatar(made.rig, shown, made.estimate.identity, about)
 
 
 @torch.no_grad()

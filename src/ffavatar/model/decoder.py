@@ -27,6 +27,7 @@ from ffavatar.model.anchors import (
     surface_table,
     vertex_normals,
 )
+from ffavatar.model.flow import gaussian_blurred
 from ffavatar.model.looks import Looks, Parts, read_looks, shown_beyond
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
 from ffavatar.model.trimming import carved, trim
@@ -133,12 +134,7 @@ def sharpened(images: Tensor) -> Tensor:
     """Unsharp masking: what drawing by splats about a pixel wide takes away is added before. (S, H, W, 3) -> (S, 3, H,
     W) in [0, 1]."""
     maps = images.permute(0, 3, 1, 2)
-    sigma = SHARPENING_SIGMA * images.shape[1]
-    reach = max(1, round(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / sigma) ** 2)
-    row = (kernel / kernel.sum()).expand(3, 1, 1, -1)
-    blurred = F.pad(maps, (reach, reach, reach, reach), mode="replicate")
-    blurred = F.conv2d(F.conv2d(blurred, row, groups=3), row.transpose(2, 3), groups=3)
+    blurred = gaussian_blurred(maps, SHARPENING_SIGMA * images.shape[1])
     return (maps + SHARPENING * (maps - blurred)).clamp(0, 1)
 
 

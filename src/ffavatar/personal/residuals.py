@@ -15,9 +15,9 @@ from torch.nn.functional import embedding_bag
 from ffavatar.animate import pose_gaussians, render_gaussians
 from ffavatar.avatar import Avatar
 from ffavatar.geometry import axis_angle_to_quat, normalised_camera, quat_multiply
+from ffavatar.model.steadiness import steadiness
 from ffavatar.personal import fused
 from ffavatar.personal.recipe import PersonalRecipe
-from ffavatar.personal.steadiness import steadiness
 from ffavatar.types import CanonicalGaussians, HeadParams
 
 _OPACITY_RANGE = (0.005, 0.995)  # the logits of fully opaque and fully clear Gaussians would have no gradient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from made_avatar import small_avatar
 
-from ffavatar.personal.steadiness import BORDER_SHARE, steadiness
+from ffavatar.model.steadiness import BORDER_SHARE, steadiness
 
 
 def test_folded_lids_and_lips_are_held_back() -> None:

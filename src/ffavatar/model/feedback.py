@@ -1,0 +1,100 @@
+"""What an avatar lacks of its own source photos goes back to it: rendering feedback, without anything learned.
+
+Reading a colour off the photos for each splat's middle leaves a soft avatar twice over: drawing blurs what was read,
+and where pose and shape are not exact to the pixel the views' details are mixed. Two remedies:
+
+- each photo is bent onto the avatar as drawn in its view, by optical flow, before it teaches it (Eisemann et al.,
+  "Floating Textures", Eurographics 2008), so that all views tell one splat the same;
+- pictures are linear in the splats' colours, so least squares tell which colours, drawn, make the photos. A few steps
+  of simultaneous iterative reconstruction (Gilbert, J. Theor. Biol. 36, 1972) solve them: each splat takes the mean of
+  what its pixels lack, weighted by how much of them it is; what the photos do not say stays as it was.
+
+Colours are the person's, whatever lies behind: where the drawing is half transparent it should be half the photo. The
+outline has its own equation: where a splat covers more than the (bent) matte, its opacity falls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffavatar.animate import EPS2D, Rig, pose_gaussians, render_gaussians
+from ffavatar.geometry import normalised_camera
+from ffavatar.model.flow import bent, dense_flow
+from ffavatar.model.steadiness import steadiness
+from ffavatar.render import rasterize
+from ffavatar.types import CanonicalGaussians, Gaussians, HeadParams, Views
+
+BEFORE, AFTER = 1, 4  # steps with the photos as they are, which sharpens what they are bent to, and with bent ones
+PRIOR_PX = 0.1  # pixels of a photo that what a splat was before weighs
+
+LONGEST_BEND = 8 / 512  # sides of the picture
+DOUBTFUL = 0.5  # matte up to which a pixel's colour is the background's
+LEAST_ALPHA = 0.02  # of the drawing, where it is compared with the matte
+
+
+@torch.no_grad()
+def feedback(rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams) -> CanonicalGaussians:
+    """``canonical`` with the colours and, at the outline, the opacities that ``views``, posed by ``params``, ask for.
+
+    The views must show one look (``model/looks.py``). Work and memory grow linearly with them.
+    """
+    side = views.images.shape[1]
+    posed = pose_gaussians(rig, canonical, params)
+    steady = steadiness(rig, params)[:, None]
+    photos = torch.cat([views.images, views.mattes[..., None], views.valid[..., None]], -1)
+    posed = _taught(posed, canonical.colors, steady, photos, BEFORE, trims=False)
+
+    drawn = render_gaussians(posed, normalised_camera(side, len(views), photos.device)).images
+    maps = photos.permute(0, 3, 1, 2)
+    shown = views.on_white().permute(0, 3, 1, 2)
+    field = dense_flow(drawn.permute(0, 3, 1, 2), shown, maps[:, 4:], LONGEST_BEND)
+    taught = bent(maps, field).permute(0, 2, 3, 1)
+    posed = _taught(posed, canonical.colors, steady, taught, AFTER, trims=True)
+    return replace(canonical, colors=posed.colors, opacities=posed.opacities)
+
+
+def _taught(posed: Gaussians, former: Tensor, steady: Tensor, photos: Tensor, steps: int, trims: bool) -> Gaussians:
+    """``posed`` after some steps of least squares on photos (S, H, W, 5) of colour, matte and validity.
+
+    Its colours stay near the ``former`` ones where the photos say little, and change by the share ``steady`` (N, 1).
+    """
+    for step in range(steps):
+        asked = photos.new_zeros(len(former), 6)
+        for view in range(len(photos)):
+            asked += _asked(posed, view, photos[view])
+        lack, weight, kept, valid = asked.split((3, 1, 1, 1), -1)
+        solved = posed.colors + (lack + PRIOR_PX * (former - posed.colors)) / (weight + PRIOR_PX)
+        colors = torch.lerp(former, solved, steady).clamp(0, 1)
+        opacities = posed.opacities
+        if trims and step < steps - 1:  # the last colours are those of the last opacities
+            opacities = opacities * ((kept + PRIOR_PX) / (valid + PRIOR_PX))[:, 0].clamp(0, 1)
+        posed = replace(posed, colors=colors, opacities=opacities)
+    return posed
+
+
+def _asked(posed: Gaussians, view: int, photo: Tensor) -> Tensor:
+    """Sums over a view's pixels, each weighted by a splat's share in them, (N, 6): what they lack of the photo's colour
+    (3), how far they count, which part of what is drawn the matte leaves, and how far that counts.
+
+    A splat's shares are the derivatives of the picture by its channels, so all six are one backward pass.
+    """
+    height, width = photo.shape[:2]
+    camera = normalised_camera(height, 1, photo.device)
+    channels = F.pad(posed.colors, (0, 3))
+    with torch.enable_grad():
+        channels.requires_grad_(True)
+        drawn, alpha, _ = rasterize(
+            posed.means[view : view + 1], posed.quats[view : view + 1], posed.scales, posed.opacities, channels,
+            camera.world_to_cam, camera.K, width, height, eps2d=EPS2D,
+        )  # fmt: skip
+    picture, cover = drawn.detach()[0, ..., :3], alpha.detach()[0]
+    color, matte, inside = photo.split((3, 1, 1), -1)
+    valid = (inside > 0.99).to(photo)
+    counts = ((matte - DOUBTFUL) / (1 - DOUBTFUL)).clamp(0, 1) * valid
+    left = torch.where(cover > LEAST_ALPHA, matte / cover.clamp_min(LEAST_ALPHA), 1.0).clamp(0, 1) * valid
+    answer = torch.cat([(cover * color - picture) * counts, counts, left, valid], -1)
+    return torch.autograd.grad(drawn, channels, answer[None])[0]

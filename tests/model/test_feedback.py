@@ -1,0 +1,169 @@
+"""Rendering feedback: its sums are the blending matrix's, what is right already stays, what is wrong is mended."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ffavatar.animate import Rig, pose_gaussians, render_avatar
+from ffavatar.evaluate.metrics import psnr
+from ffavatar.geometry import normalised_camera
+from ffavatar.head import load_head
+from ffavatar.model.feedback import _asked, feedback
+from ffavatar.model.steadiness import steadiness
+from ffavatar.render import rasterize
+from ffavatar.types import CanonicalGaussians, HeadParams, Views
+
+SIDE, FRAMES = 256, 2
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A head in coarse speckles, in two poses."""
+    head = load_head()
+    rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(1))
+    points = rig.points()
+    count = len(points)
+    speckles = 0.5 + 0.2 * torch.sin(700 * points) + 0.2 * torch.sin(150 * points.flip(-1))
+    canonical = CanonicalGaussians(
+        torch.zeros(count, 3), torch.tensor([1.0, 0, 0, 0]).expand(count, 4), torch.full((count, 3), 0.0015),
+        torch.full((count,), 0.99), speckles.clamp(0.05, 0.95),
+    )  # fmt: skip
+    params = HeadParams.neutral(FRAMES, len(head.expression_names), distance_m=1.15)
+    params.root[:, 1] = torch.tensor([0.3, -0.2])
+    return rig, canonical, params
+
+
+def photos_of(scene, background: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Views:
+    """The scene drawn, as photos whose mattes are exact and whose colours, where they show the person, are its own."""
+    rig, canonical, params = scene
+    drawn = render_avatar(rig, canonical, params, SIDE, background)
+    full = torch.ones_like(drawn.alphas)
+    cover, behind = drawn.alphas[..., None], torch.tensor(background)
+    person = (drawn.images - (1 - cover) * behind) / cover.clamp_min(1e-3)
+    photos = torch.where(cover > 0.01, person, behind)
+    return Views(photos.clamp(0, 1), drawn.alphas, full, torch.zeros(FRAMES, 478, 3), torch.zeros(FRAMES, 52))
+
+
+def softened(scene) -> CanonicalGaussians:
+    return replace(scene[1], colors=0.5 * scene[1].colors + 0.25)
+
+
+def score(scene, canonical: CanonicalGaussians) -> float:
+    wanted = render_avatar(scene[0], scene[1], scene[2], SIDE).images
+    return float(psnr(render_avatar(scene[0], canonical, scene[2], SIDE).images, wanted).mean())
+
+
+def test_sums_are_those_of_the_blending_matrix():
+    """Nine splats in full: the matrix of their shares, column by column, in the readable backend."""
+    draw = torch.Generator().manual_seed(3)
+    posed = pose_of_few(draw)
+    photo = torch.rand(24, 24, 5, generator=draw)
+    photo[..., 4] = 1
+    camera = normalised_camera(24, 1)
+    shares, alpha, _ = rasterize(
+        posed.means, posed.quats, posed.scales, posed.opacities, torch.eye(9), camera.world_to_cam, camera.K, 24, 24,
+        backend="torch",
+    )  # fmt: skip
+    shares, alpha = shares.double().reshape(-1, 9), alpha.double().reshape(-1, 1)
+    color, matte = photo.double()[..., :3].reshape(-1, 3), photo.double()[..., 3].reshape(-1, 1)
+    counts = (2 * matte - 1).clamp(0, 1)
+    lack = (alpha * color - shares @ posed.colors.double()) * counts
+    left = torch.where(alpha > 0.02, matte / alpha.clamp_min(0.02), torch.ones_like(alpha)).clamp(0, 1)
+    expected = shares.T @ torch.cat([lack, counts, left, torch.ones_like(left)], 1)
+    torch.testing.assert_close(_asked(posed, 0, photo).double(), expected, rtol=2e-4, atol=2e-4)
+
+
+def pose_of_few(draw: torch.Generator):
+    head = load_head()
+    rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(0))
+    few = replace(rig, surface=replace(rig.surface, parents=rig.surface.parents[::680][:9],
+                                       barycentric=rig.surface.barycentric[::680][:9]))  # fmt: skip
+    assert len(few.surface.parents) == 9
+    canonical = CanonicalGaussians(
+        torch.zeros(9, 3), torch.tensor([1.0, 0, 0, 0]).expand(9, 4), torch.full((9, 3), 0.03),
+        torch.rand(9, generator=draw) * 0.5 + 0.3, torch.rand(9, 3, generator=draw),
+    )  # fmt: skip
+    return pose_gaussians(few, canonical, HeadParams.neutral(1, len(head.expression_names), distance_m=1.15))
+
+
+def test_what_is_right_stays(scene):
+    rig, canonical, params = scene
+    made = feedback(rig, canonical, photos_of(scene), params)
+    assert (made.colors - canonical.colors).abs().mean() < 0.01
+    assert (made.opacities - canonical.opacities).abs().mean() < 0.01
+    torch.testing.assert_close(made.offsets, canonical.offsets)
+
+
+def test_lost_contrast_comes_back(scene):
+    rig, _, params = scene
+    dull = softened(scene)
+    made = feedback(rig, dull, photos_of(scene), params)
+    assert score(scene, made) > score(scene, dull) + 8
+
+
+def test_photos_that_lie_beside_are_bent(scene):
+    """Both views displaced, in opposite directions: unbent they would blur each other."""
+    rig, canonical, params = scene
+    views = photos_of(scene)
+    moved = [torch.roll(maps, (2, -2), (1, 2)) for maps in (views.images, views.mattes)]
+    back = [torch.roll(maps, (-2, 2), (1, 2)) for maps in (views.images, views.mattes)]
+    beside = replace(
+        views,
+        images=torch.stack([moved[0][0], back[0][1]]),
+        mattes=torch.stack([moved[1][0], back[1][1]]),
+    )
+    made = feedback(rig, canonical, beside, params)
+    assert score(scene, made) > 28
+
+
+def test_background_does_not_colour_the_person(scene):
+    rig, _, params = scene
+    made = [
+        feedback(rig, softened(scene), photos_of(scene, background), params)
+        for background in ((1.0, 1.0, 1.0), (0.0, 0.4, 0.0))
+    ]
+    # the outline is found on pictures matted on white, so only what the mattes' edge lets through may differ
+    assert (made[0].colors - made[1].colors).abs().mean() < 1e-3
+
+
+def test_outline_gives_way_to_the_matte(scene):
+    rig, canonical, params = scene
+    views = photos_of(scene)
+    less = views.mattes * (torch.arange(SIDE) > 0.42 * SIDE)
+    made = feedback(rig, canonical, replace(views, mattes=less), params)
+    beyond = (views.mattes > 0.99) & (torch.arange(SIDE) < 0.38 * SIDE)
+    before, after = (render_avatar(rig, c, params, SIDE).alphas[beyond].mean() for c in (canonical, made))
+    assert before > 0.95 and after < 0.7 * before
+
+
+def test_what_no_photo_shows_stays_as_it_was(scene):
+    rig, _, params = scene
+    dull = softened(scene)
+    made = feedback(rig, dull, photos_of(scene), params)
+    posed = pose_gaussians(rig, dull, params)
+    photo = torch.ones(SIDE, SIDE, 5)
+    behind = sum(_asked(posed, view, photo)[:, 5] for view in range(FRAMES)) == 0
+    assert 0.2 < behind.float().mean() < 0.8
+    torch.testing.assert_close(made.colors[behind], dull.colors[behind])
+    torch.testing.assert_close(made.opacities[behind], dull.opacities[behind])
+
+
+def test_outside_a_photo_nothing_is_learned(scene):
+    rig, _, params = scene
+    views = photos_of(scene)
+    dull = softened(scene)
+    nowhere = replace(views, valid=torch.zeros_like(views.valid))
+    made = feedback(rig, dull, nowhere, params)
+    torch.testing.assert_close(made.colors, dull.colors)
+    torch.testing.assert_close(made.opacities, dull.opacities)
+
+
+def test_lids_that_photos_show_folded_keep_their_colours(scene):
+    """An open eye's lid is a sliver: what it learned would be shown magnified when the eye closes."""
+    rig, _, params = scene
+    steady = steadiness(rig, params)
+    dull = softened(scene)
+    grey = replace(photos_of(scene), images=torch.zeros(FRAMES, SIDE, SIDE, 3))
+    change = (feedback(rig, dull, grey, params).colors - dull.colors).abs().amax(-1)
+    assert (change <= steady + 1e-5).all()
