@@ -55,7 +55,7 @@ def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: 
         registered = _registered(model, coarse, source, estimate.params)
         estimate = Estimate(registered.where(looks.taken, estimate.params), estimate.identity)
     made = model.reconstruct(source, level, estimate, looks)
-    shown = feedback(made.rig, made.canonical, source[looks.taken], estimate.params[looks.taken])
+    shown = feedback(made.rig, made.canonical, source[looks.taken], estimate.params[looks.taken], made.told)
     taken = looks.taken.nonzero()[:, 0].tolist()
     about = {LOOK: " ".join(map(str, taken))} if len(taken) < len(source) else {}
     return Avatar(made.rig, shown, made.estimate.identity, about)

@@ -52,9 +52,9 @@ class Reader(FFAvatar):
     ) -> Reconstruction:
         self.asked.append(numbers(source))
         plain = small_avatar()
-        return Reconstruction(
-            plain.rig, plain.canonical, estimate or self.estimator(source), plain.canonical.offsets, Looks.one(source)
-        )
+        told = torch.ones(len(plain))
+        estimate = estimate or self.estimator(source)
+        return Reconstruction(plain.rig, plain.canonical, told, estimate, plain.canonical.offsets, Looks.one(source))
 
 
 def numbers(views: Views) -> list[int]:

@@ -29,6 +29,7 @@ class Reconstruction:
 
     rig: Rig
     canonical: CanonicalGaussians
+    told: Tensor  # (N,) in [0, 1]: how far views of the taken look are the best to tell a Gaussian's colour
     estimate: Estimate  # of the source views
     learned_offsets: Tensor  # (surface points, 3) metres: the part of the offsets that training keeps small
     looks: Looks  # of the source views
@@ -86,9 +87,10 @@ class FFAvatar(nn.Module):
             params = estimate.params
             looks = looks or self.looks(source, estimate)
             sources = Sources(looks.relit(source), params, encoded.feature_map, looks)
-            rig, canonical, learned = self.decoder(rig, level, sources, former)
+            rig, canonical, told, learned = self.decoder(rig, level, sources, former)
             taken = looks.taken
             rig, canonical = outgrow(rig, canonical, source[taken], params[taken], self.decoder.hangers, level)
+            told = F.pad(told, (0, len(canonical) - len(told)), value=1.0)  # what has grown is the look's own
         else:
             identity = self.head.shapedirs.new_zeros(self.head.shapedirs.shape[2])
             rig = Rig.of(self.head, identity, self.head.surface(level))
@@ -102,7 +104,8 @@ class FFAvatar(nn.Module):
             table = surface_table(self.head, torch.arange(min(8, len(self.head.v_template))), level)
             canonical = self.decoder(tokens, table.spacing.to(tokens.device))
             learned, looks = canonical.offsets, Looks.one(source)
-        return Reconstruction(rig, canonical, estimate, learned, looks)
+            told = learned.new_ones(len(canonical))
+        return Reconstruction(rig, canonical, told, estimate, learned, looks)
 
     def looks(self, source: Views, estimate: Estimate, like: int | None = None) -> Looks:
         """From which of the views hair and clothes are taken: those of one look with view ``like``, or of the look that

@@ -45,6 +45,7 @@ UNSURE = 0.005  # trust at which a splat's colour is half its own, half borrowed
 DOUBTFUL, CERTAIN = 0.5, 0.8  # matte at which a splat's colour is borrowed, for background is mixed in, and is its own
 LEAST_HAIR = 0.05  # weight with which what looks like skin lends its colour to the scalp: the bald have no other
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
+EDGE_ON, TURNED_TO = 0.25, 0.33  # of all views' trust: what the taken ones show edge on at best, and well enough
 EDGE_PX = 4  # of a photo, along its edges, are not read: sharpening and resizing mix in what lies beyond
 TURNED_AWAY = -0.3  # cosine beyond which hair is behind the outline in all views, and is filled and split as such
 MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
@@ -286,9 +287,9 @@ class AnchoredDecoder(nn.Module):
         known = self.smooth @ total + 1e-3 * (self.fill @ total)
         return self.liftable * (smoothed / (known + 0.05)).clamp(0, MAX_LIFT_M)
 
-    def forward(self, rig: Rig, level: int, sources: Sources, former) -> tuple[Rig, CanonicalGaussians, Tensor]:
-        """The rig that carries the Gaussians, they, and the learned part of the surface's offsets, which training keeps
-        small.
+    def forward(self, rig: Rig, level: int, sources: Sources, former) -> tuple[Rig, CanonicalGaussians, Tensor, Tensor]:
+        """The rig that carries the Gaussians, they, how far the taken look is the best to tell their colours (N,), and
+        the learned part of the surface's offsets, which training keeps small.
 
         ``former(evidence (A, width)) -> tokens (A, width)`` is the query-former with its token bank bound in."""
         table = self.table(level)
@@ -346,7 +347,7 @@ class AnchoredDecoder(nn.Module):
         detail = unseen_detail(rig, splats.canonical, splats.hairy, splats.confidence, seen.trust, skin, views, params)
         whole = replace(splats.canonical, colors=(splats.canonical.colors + detail).clamp(0, 1))
         cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks)
-        return rig, cut, learned
+        return rig, cut, _told_best(seen.trust, taken), learned
 
     def _shares(self, seen: Sampled, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Each view's share in each point's colour, (S, N), and how much of it is the point's own, (N,)."""
@@ -433,6 +434,13 @@ class AnchoredDecoder(nn.Module):
         behind = self.fill @ (self.hairy[:, None] * table.gather(lent, len(self.anchors))) + _USUAL_WEIGHT * usual
         away = table.hairy * (seen.facing.amax(0) / TURNED_AWAY).clamp(0, 1)
         return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), away[:, None]), skin
+
+
+def _told_best(trust: Tensor, taken: Tensor) -> Tensor:
+    """In [0, 1], (N,): 1 where the views ``taken`` (S,) have as much trust (S, N) as any, or nearly; 0 where they show
+    edge on, and so perhaps hair or collar before it, what another view shows better."""
+    told = trust[taken].amax(0) / trust.amax(0).clamp_min(1e-9)
+    return ((told - EDGE_ON) / (TURNED_TO - EDGE_ON)).clamp(0, 1)
 
 
 def likeness_of_teeth(colors: Tensor) -> Tensor:

@@ -37,14 +37,19 @@ LEAST_ALPHA = 0.02  # of the drawing, where it is compared with the matte
 
 
 @torch.no_grad()
-def feedback(rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams) -> CanonicalGaussians:
+def feedback(
+    rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, share: Tensor | None = None
+) -> CanonicalGaussians:
     """``canonical`` with the colours and, at the outline, the opacities that ``views``, posed by ``params``, ask for.
 
-    The views must show one look (``model/looks.py``). Work and memory grow linearly with them.
+    The views must show one look (``model/looks.py``). ``share`` (N,) in [0, 1] of the change that each Gaussian's
+    colour makes, all of it by default; lids and lips, which unfold in motion, make less of it in any case
+    (``model/steadiness.py``). Work and memory grow linearly with the views.
     """
     side = views.images.shape[1]
     posed = pose_gaussians(rig, canonical, params)
     steady = steadiness(rig, params)[:, None]
+    steady = steady if share is None else steady * share[:, None]
     photos = torch.cat([views.images, views.mattes[..., None], views.valid[..., None]], -1)
     posed = _taught(posed, canonical.colors, steady, photos, BEFORE, trims=False)
 
