@@ -1,6 +1,6 @@
 """READ FIRST: the whole system in a few short functions. Inference and evaluation call ``reconstruct``, ``drive``,
 ``track`` and ``animate``; training of the avatar calls ``few_to_many``, which is the first, second and last of these in
-one differentiable pass, without the registration to outlines. All stand on the same three calls:
+one differentiable pass, without the registration to outlines and the feedback. All stand on the same three calls:
 ``FFAvatar.reconstruct``, ``FFAvatar.estimator`` and ``render_avatar``. (The own training of the estimator compares
 parameters and draws nothing: ``train/stages.py``.)
 
@@ -22,6 +22,7 @@ from ffavatar.avatar import Avatar
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.estimator import LandmarkEstimator
 from ffavatar.model.feedback import feedback
+from ffavatar.model.looks import Looks
 from ffavatar.model.registration import register
 from ffavatar.render import mean_ssim
 from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Rendering, Views
@@ -54,11 +55,19 @@ def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: 
         coarse = Avatar(made.rig, made.canonical, estimate.identity)
         registered = _registered(model, coarse, source, estimate.params)
         estimate = Estimate(registered.where(looks.taken, estimate.params), estimate.identity)
-    made = model.reconstruct(source, level, estimate, looks)
-    shown = feedback(made.rig, made.canonical, source[looks.taken], estimate.params[looks.taken], made.told)
+    avatar = decode(model, source, level, estimate, looks)
     taken = looks.taken.nonzero()[:, 0].tolist()
-    about = {LOOK: " ".join(map(str, taken))} if len(taken) < len(source) else {}
-    return Avatar(made.rig, shown, made.estimate.identity, about)
+    return replace(avatar, about={LOOK: " ".join(map(str, taken))}) if len(taken) < len(source) else avatar
+
+
+@torch.no_grad()
+def decode(model: FFAvatar, source: Views, level: int | None, estimate: Estimate, looks: Looks | None = None) -> Avatar:
+    """The avatar of views that are read already: the model's forward pass, then what the views that show its look give
+    back to it (``model/feedback.py``)."""
+    made = model.reconstruct(source, level, estimate, looks)
+    taken = made.looks.taken
+    canonical = feedback(made.rig, made.canonical, source[taken], estimate.params[taken], made.told)
+    return Avatar(made.rig, canonical, estimate.identity)
 
 
 @torch.no_grad()

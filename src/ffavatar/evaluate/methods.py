@@ -26,7 +26,7 @@ from ffavatar.model import Estimate, FFAvatar
 from ffavatar.personal import PersonalRecipe, Start, personalize
 from ffavatar.photo import read_photo
 from ffavatar.photo.crop import CropBox, cut_square
-from ffavatar.pipeline import animate, drive, reconstruct, track
+from ffavatar.pipeline import animate, decode, drive, reconstruct, track
 from ffavatar.types import Camera, HeadParams, Views
 from ffavatar.weights import sha256_of
 
@@ -168,9 +168,7 @@ def avatar_methods(model: FFAvatar, revision: str, level: int | None = None, ste
         if truth is None:
             raise InputError(f"{task.case}: the method true needs exact labels; use the protocol synthetic-bench.")
         start = time.perf_counter()
-        with torch.no_grad():
-            made = model.reconstruct(task.source, level, Estimate(truth.source[: len(task.source)], truth.identity))
-        avatar = Avatar(made.rig, made.canonical, truth.identity)
+        avatar = decode(model, task.source, level, Estimate(truth.source[: len(task.source)], truth.identity))
         return _shown(model, avatar, time.perf_counter() - start, truth.target, task)
 
     tag = f"{revision} level {level}"

@@ -439,7 +439,7 @@ class AnchoredDecoder(nn.Module):
 def _told_best(trust: Tensor, taken: Tensor) -> Tensor:
     """In [0, 1], (N,): 1 where the views ``taken`` (S,) have as much trust (S, N) as any, or nearly; 0 where they show
     edge on, and so perhaps hair or collar before it, what another view shows better."""
-    told = trust[taken].amax(0) / trust.amax(0).clamp_min(1e-9)
+    told = (trust[taken].amax(0) + UNSURE) / (trust.amax(0) + UNSURE)
     return ((told - EDGE_ON) / (TURNED_TO - EDGE_ON)).clamp(0, 1)
 
 

@@ -29,9 +29,9 @@ from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, Gaussians, HeadParams, Views
 
 BEFORE, AFTER = 1, 4  # steps with the photos as they are, which sharpens what they are bent to, and with bent ones
-PRIOR_PX = 0.1  # pixels of a photo that what a splat was before weighs
+PRIOR_PX = 0.03  # pixels of a photo that what a splat was before weighs
 
-LONGEST_BEND = 8 / 512  # sides of the picture
+LONGEST_BEND = 32 / 512  # sides of the picture
 DOUBTFUL = 0.5  # matte up to which a pixel's colour is the background's
 LEAST_ALPHA = 0.02  # of the drawing, where it is compared with the matte
 

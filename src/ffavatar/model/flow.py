@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIZES_PX = (64, 128, 256)  # of the pictures, from coarse to fine; the finest decides what it costs
+SIZES_PX = (32, 64, 128, 256)  # of the pictures, from coarse to fine; the finest decides what it costs
 STEPS = 2  # at each of them
 WINDOW_PX, SMOOTH_PX = 4.0, 1.5  # standard deviations of the windows, and of the smoothing of the field after a step
 HUBER = 0.1  # of a pixel's difference: what differs by more shows something else in the two pictures
