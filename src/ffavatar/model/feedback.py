@@ -28,7 +28,7 @@ from ffavatar.model.steadiness import steadiness
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, Gaussians, HeadParams, Views
 
-BEFORE, AFTER = 1, 4  # steps with the photos as they are, which sharpens what they are bent to, and with bent ones
+BEFORE, AFTER = 1, 5  # steps with the photos as they are, which sharpens what they are bent to, and with bent ones
 PRIOR_PX = 0.03  # pixels of a photo that what a splat was before weighs
 
 LONGEST_BEND = 32 / 512  # sides of the picture

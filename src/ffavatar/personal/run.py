@@ -194,7 +194,7 @@ class _Run:
             if self.perceptual is not None:
                 net, inside = self.perceptual, (drawn.images * goals.valid + 1 - goals.valid).clamp(0, 1)
                 unlike = net.distance(net.prepare(inside), net.prepare(goals.images))
-                loss += self.recipe.weight_lpips * float(unlike.mean())
+                loss += self.recipe.guard_lpips * float(unlike.mean())
         if self.checks and all(loss < check.loss for check in self.checks):
             self.best = changed
         self.checks.append(Check(fit.step, loss))
