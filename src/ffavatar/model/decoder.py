@@ -8,6 +8,7 @@ colours, weighted by visibility, on the fitted head, its outline lifted to the m
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +92,16 @@ class Sources:
     params: HeadParams
     features: Tensor  # (S, C, H, W)
     looks: Looks
+
+    @cached_property
+    def maps(self) -> Tensor:
+        """(S, 5, H, W): what is read at points: colours, sharpened; matte, with a pixel to spare and 1 where nothing is
+        known; and 1 inside the photo, away from its edges."""
+        views = self.views
+        known = views.mattes * views.valid + (1 - views.valid)
+        soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
+        whole = -F.max_pool2d(-views.valid[:, None], 2 * EDGE_PX + 1, stride=1, padding=EDGE_PX)
+        return torch.cat([sharpened(views.images), soft, whole], 1)
 
 
 @dataclass(frozen=True)
@@ -218,7 +229,7 @@ class AnchoredDecoder(nn.Module):
 
         A point may lie ``slack`` (N,) metres behind what is seen, whose depth :meth:`front` draws.
         """
-        views, params = sources.views, sources.params
+        params = sources.params
         points, turn = pose_surface(rig, params)
         normals = vertex_normals(rig.neutral, rig.head.faces)
         normal = F.normalize(rig.surface.interpolate(normals), dim=-1)
@@ -229,10 +240,7 @@ class AnchoredDecoder(nn.Module):
         with torch.no_grad():
             behind = depth - _sample(front, uv)[..., 0]
             visible = torch.sigmoid((slack - behind) / 0.002) * (slack >= 0)  # a soft depth test
-        known = views.mattes * views.valid + (1 - views.valid)
-        soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
-        whole = -F.max_pool2d(-views.valid[:, None], 2 * EDGE_PX + 1, stride=1, padding=EDGE_PX)
-        raw = _sample(torch.cat([sharpened(views.images), soft, whole], 1), uv)
+        raw = _sample(sources.maps, uv)
         colors, matte, valid = raw[..., :3], raw[..., 3], raw[..., 4]
         inside = ((uv > 0) & (uv < 1)).all(-1).float() * (valid > 0.99)
         matte = matte * inside + (1 - inside)

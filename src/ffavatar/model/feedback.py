@@ -89,7 +89,7 @@ def _asked(posed: Gaussians, view: int, photo: Tensor) -> Tensor:
     """
     height, width = photo.shape[:2]
     camera = normalised_camera(height, 1, photo.device)
-    channels = F.pad(posed.colors, (0, 3))
+    channels = F.pad(posed.colors, (0, 5))  # of eight, for which there is a kernel; the last two stay empty
     with torch.enable_grad():
         channels.requires_grad_(True)
         drawn, alpha, _ = rasterize(
@@ -101,5 +101,5 @@ def _asked(posed: Gaussians, view: int, photo: Tensor) -> Tensor:
     valid = (inside > 0.99).to(photo)
     counts = ((matte - DOUBTFUL) / (1 - DOUBTFUL)).clamp(0, 1) * valid
     left = torch.where(cover > LEAST_ALPHA, matte / cover.clamp_min(LEAST_ALPHA), 1.0).clamp(0, 1) * valid
-    answer = torch.cat([(cover * color - picture) * counts, counts, left, valid], -1)
-    return torch.autograd.grad(drawn, channels, answer[None])[0]
+    answer = F.pad(torch.cat([(cover * color - picture) * counts, counts, left, valid], -1), (0, 2))
+    return torch.autograd.grad(drawn, channels, answer[None])[0][:, :6]
