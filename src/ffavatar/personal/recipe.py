@@ -36,7 +36,7 @@ class PersonalRecipe:
     tenth outweighs a third of the distance: of avatars that begin near the photos nothing would be learned."""
     check_steps: int = 12
     """Steps of ``pipeline.track`` that place the held-out view before it is compared."""
-    patience: int = 2
+    patience: int = 3
     """Failed checks in a row after which the trial with the held-out view ends."""
     guard_keeps: float = 0.25
     """Share of the best check's gain over no step at all that a check must keep. The last one that does sets the number
