@@ -9,7 +9,7 @@ from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.evaluate.metrics import psnr
 from ffavatar.geometry import normalised_camera
 from ffavatar.head import load_head
-from ffavatar.model.feedback import _asked, feedback
+from ffavatar.model.feedback import _asked, _evenly_lit, feedback
 from ffavatar.model.steadiness import steadiness
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
@@ -167,3 +167,18 @@ def test_lids_that_photos_show_folded_keep_their_colours(scene):
     grey = replace(photos_of(scene), images=torch.zeros(FRAMES, SIDE, SIDE, 3))
     change = (feedback(rig, dull, grey, params).colors - dull.colors).abs().amax(-1)
     assert (change <= steady + 1e-5).all()
+
+
+def test_photos_in_another_light_keep_their_detail_only(scene):
+    views = photos_of(scene)
+    maps = torch.cat([views.images.permute(0, 3, 1, 2), views.mattes[:, None], views.valid[:, None]], 1)
+    drawn = maps[:, :3] * 0.8
+    light = 0.3 * torch.linspace(-1, 1, SIDE)  # from the side
+    lit = torch.cat([drawn + light, maps[:, 3:]], 1)
+    cover = torch.ones(FRAMES, 1, SIDE, SIDE)
+    sure = (maps[:, 3:4] > 0.99).expand(-1, 3, -1, -1)
+    assert (lit[:, :3] - drawn)[sure].abs().mean() > 0.03
+    assert (_evenly_lit(lit, drawn, cover)[:, :3] - drawn)[sure].abs().mean() < 0.004
+    torch.testing.assert_close(
+        _evenly_lit(lit[:1], drawn[:1], cover[:1]), lit[:1]
+    )  # one photo alone has no other light to meet

@@ -9,6 +9,8 @@ and where pose and shape are not exact to the pixel the views' details are mixed
   of simultaneous iterative reconstruction (Gilbert, J. Theor. Biol. 36, 1972) solve them: each splat takes the mean of
   what its pixels lack, weighted by how much of them it is; what the photos do not say stays as it was.
 
+Of several photos only the detail is taken, in the light of the avatar as it is: each has a light of its own.
+
 Colours are the person's, whatever lies behind: where the drawing is half transparent it should be half the photo. The
 outline has its own equation: where a splat covers more than the (bent) matte, its opacity falls.
 """
@@ -23,7 +25,7 @@ from torch import Tensor
 
 from ffavatar.animate import EPS2D, Rig, pose_gaussians, render_gaussians
 from ffavatar.geometry import normalised_camera
-from ffavatar.model.flow import bent, dense_flow
+from ffavatar.model.flow import bent, dense_flow, gaussian_blurred
 from ffavatar.model.steadiness import steadiness
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, Gaussians, HeadParams, Views
@@ -32,6 +34,7 @@ BEFORE, AFTER = 1, 5  # steps with the photos as they are, which sharpens what t
 PRIOR_PX = 0.03  # pixels of a photo that what a splat was before weighs
 
 LONGEST_BEND = 32 / 512  # sides of the picture
+LIGHT_SIGMA = 12 / 512  # sides of the picture, beyond which differences between photos are of light
 DOUBTFUL = 0.5  # matte up to which a pixel's colour is the background's
 LEAST_ALPHA = 0.02  # of the drawing, where it is compared with the matte
 
@@ -53,13 +56,27 @@ def feedback(
     photos = torch.cat([views.images, views.mattes[..., None], views.valid[..., None]], -1)
     posed = _taught(posed, canonical.colors, steady, photos, BEFORE, trims=False)
 
-    drawn = render_gaussians(posed, normalised_camera(side, len(views), photos.device)).images
+    drawn = render_gaussians(posed, normalised_camera(side, len(views), photos.device))
+    picture, cover = drawn.images.permute(0, 3, 1, 2), drawn.alphas[:, None]
     maps = photos.permute(0, 3, 1, 2)
     shown = views.on_white().permute(0, 3, 1, 2)
-    field = dense_flow(drawn.permute(0, 3, 1, 2), shown, maps[:, 4:], LONGEST_BEND)
-    taught = bent(maps, field).permute(0, 2, 3, 1)
+    field = dense_flow(picture, shown, maps[:, 4:], LONGEST_BEND)
+    taught = _evenly_lit(bent(maps, field), picture - (1 - cover), cover).permute(0, 2, 3, 1)
     posed = _taught(posed, canonical.colors, steady, taught, AFTER, trims=True)
     return replace(canonical, colors=posed.colors, opacities=posed.opacities)
+
+
+def _evenly_lit(photos: Tensor, drawn: Tensor, cover: Tensor) -> Tensor:
+    """Photos (S, 5, H, W) with their detail, but in the light that the avatar has in their views, where it is ``drawn``
+    (S, 3, H, W) on black and covers (S, 1, H, W): each has its own, and where they meet, splats would take now one, now
+    the other."""
+    if len(photos) == 1:
+        return photos
+    sigma = LIGHT_SIGMA * photos.shape[-1]
+    person = photos[:, 3:4] * photos[:, 4:]
+    lack = gaussian_blurred((drawn - cover * photos[:, :3]) * person, sigma)
+    lack = lack / gaussian_blurred(cover * person, sigma).clamp_min(0.05)
+    return torch.cat([photos[:, :3] + lack, photos[:, 3:]], 1)
 
 
 def _taught(posed: Gaussians, former: Tensor, steady: Tensor, photos: Tensor, steps: int, trims: bool) -> Gaussians:
