@@ -179,6 +179,5 @@ def test_photos_in_another_light_keep_their_detail_only(scene):
     sure = (maps[:, 3:4] > 0.99).expand(-1, 3, -1, -1)
     assert (lit[:, :3] - drawn)[sure].abs().mean() > 0.03
     assert (_evenly_lit(lit, drawn, cover)[:, :3] - drawn)[sure].abs().mean() < 0.004
-    torch.testing.assert_close(
-        _evenly_lit(lit[:1], drawn[:1], cover[:1]), lit[:1]
-    )  # one photo alone has no other light to meet
+    # one photo alone has no other light to meet
+    torch.testing.assert_close(_evenly_lit(lit[:1], drawn[:1], cover[:1]), lit[:1])
