@@ -123,6 +123,21 @@ def test_estimator_recovers_a_known_head(head, tiny, views):
     assert turn.max() < 0.1
 
 
+def test_settling_finds_the_face_and_leaves_the_head_where_it_is(head, tiny, views):
+    """From a face at rest on a head that stands right; most of what landmarks are off by must go."""
+    true, identity = true_params(head, 3), tiny.estimator(views).identity.detach()
+    points = tiny.estimator.landmark_model.points
+    at = project_normalised(points(true, identity)[0])
+    shown = replace(views, landmarks=torch.cat([at, views.landmarks[..., 2:]], -1))
+    still = replace(true, jaw=torch.zeros_like(true.jaw), expression=torch.zeros_like(true.expression))
+    with torch.no_grad():
+        found = tiny.estimator.settled(shown, Estimate(still, identity))
+    off = [(project_normalised(points(p, identity)[0]) - at).norm(dim=-1).mean() for p in (still, found)]
+    assert off[1] < 0.3 * off[0]
+    for name in ("root", "translation", "neck"):
+        torch.testing.assert_close(getattr(found, name), getattr(true, name), atol=1e-5, rtol=0)
+
+
 def test_driving_keeps_the_identity_it_is_given(tiny, views):
     identity = torch.full((IDENTITIES,), 0.3)
     with torch.no_grad():

@@ -7,8 +7,15 @@ import torch
 
 from ffavatar.animate import Rig, render_avatar
 from ffavatar.head import load_head
-from ffavatar.model.landmark_fit import POSE_UNKNOWNS, LandmarkModel, posterior, project_normalised, stepped
-from ffavatar.model.registration import FREE, _outline, head_share, register
+from ffavatar.model.landmark_fit import (
+    OUTER,
+    POSE_UNKNOWNS,
+    LandmarkModel,
+    posterior,
+    project_normalised,
+    stepped,
+)
+from ffavatar.model.registration import _outline, head_share, register
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 FRAMES = 2
@@ -64,7 +71,7 @@ def distance(scene, a: HeadParams, b: HeadParams) -> torch.Tensor:
     return (posed[0] - posed[1]).norm(dim=-1).mean()
 
 
-@pytest.mark.parametrize("unknown", range(FREE))
+@pytest.mark.parametrize("unknown", range(OUTER))
 def test_the_outlines_derivative_is_that_of_the_picture(scene, unknown):
     """Central differences of the drawn alpha against brightness constancy. Where the outline is made by a part that
     the head hides or lays open (chin over neck) the two differ, so that only agreement on the whole is asked."""

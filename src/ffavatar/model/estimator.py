@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from ffavatar.geometry import axis_angle_to_quat, quat_multiply, quat_to_axis_angle
 from ffavatar.head import HeadModel
 from ffavatar.model.encoder import DinoV2
-from ffavatar.model.landmark_fit import POSE_UNKNOWNS, LandmarkModel, Proposal, align, fit_landmarks, posterior
+from ffavatar.model.landmark_fit import (
+    OUTER,
+    POSE_UNKNOWNS,
+    LandmarkModel,
+    Proposal,
+    align,
+    fit_landmarks,
+    posterior,
+)
 from ffavatar.photo.blendshapes import BLENDSHAPE_NAMES
 from ffavatar.types import HeadParams, Views
 
@@ -20,6 +28,8 @@ LANDMARKS = 478
 ROOT_SHARE = 0.35  # of the head's turn that the torso makes, before the network has its say
 BLENDSHAPE_GAIN = 0.8
 LANDMARK_SIGMA = 0.010  # crop sides, before training
+SETTLED_SIGMA = 0.007  # crop sides, in ``settled``
+HELD = 1e8  # precision of what a fit must not move
 # standard deviations of the proposal, in the order of the fit's unknowns (radians, metres)
 _POSE_SIGMA = (
     *(0.10, 0.10, 0.10), *(0.5, 0.5, 0.5), *(0.12, 0.12, 0.12),
@@ -131,6 +141,19 @@ class LandmarkEstimator(nn.Module):
         return posterior(
             self.landmark_model, views.landmarks, found.params, found.identity, self.precision(), self.landmark_sigma()
         )
+
+    def settled(self, views: Views, found: Estimate) -> HeadParams:
+        """``found``'s parameters with jaw, eyes and expression fitted to the landmarks anew, head and torso held.
+
+        The first fit trusts landmarks little, or their common errors would turn the head. Where something better than
+        they (the outline) has placed it, they may say more about the face.
+        """
+        precision = self.precision()
+        precision = torch.cat([torch.full_like(precision[:OUTER], HELD), precision[OUTER:]])
+        held = replace(self.proposal(found.identity, found.params), precision=precision)
+        return fit_landmarks(
+            self.landmark_model, views.landmarks, held, self.iterations, SETTLED_SIGMA, solve_identity=False
+        )[0]
 
     def propose_each(self, views: Views, picture: Tensor | None = None) -> tuple[Tensor, HeadParams]:
         """The net's reading of every view by itself: identities (B, I) and parameters. ``picture`` saves making it."""

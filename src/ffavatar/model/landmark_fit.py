@@ -27,6 +27,7 @@ from ffavatar.head import HeadModel
 from ffavatar.types import HeadParams
 
 POSE_UNKNOWNS = 18
+OUTER = 9  # the first of them: root, translation, neck, which an outline shows; the rest is the face's own
 _DESCENDANTS = ((0, 1, 2, 3, 4), (1, 2, 3, 4), (2,), (3,), (4,))
 _JOINT_PARENT = (-1, 0, 1, 1, 1)
 HUBER_DELTA = 0.012  # crop sides; landmarks further off than this count linearly (hair over brows, beards)

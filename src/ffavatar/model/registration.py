@@ -18,14 +18,13 @@ from torch import Tensor
 
 from ffavatar.animate import Rig, pose_gaussians
 from ffavatar.geometry import NORMALISED_FOCAL, axis_angle_to_matrix, normalised_camera, project
-from ffavatar.model.landmark_fit import projection_jacobian, stepped
+from ffavatar.model.landmark_fit import OUTER, projection_jacobian, stepped
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 SIZE_PX = 128
 STEPS = 4
 EPS2D = 0.02  # the widening of splats in square pixels, as small on the picture as at 512 px: it would move outlines
-FREE = 9  # the first unknowns of the fit: root, translation, neck
 SIGMA = 1.5  # of a pixel's alpha: neighbours on an outline err together, so each counts little
 HUBER = 0.3  # differences above are hair that moves and mattes that leak
 BLUR_PX = 7  # of both outlines before they are compared, which widens the reach of the derivative
@@ -49,11 +48,11 @@ def register(
     """
     valid = _shrunk(views.valid[:, None]).gt(0.99).float()
     goal = _blurred(_shrunk((views.mattes * views.valid)[:, None]) * valid)
-    inner, coupling = precision[:, FREE:, FREE:], precision[:, FREE:, :FREE]
+    inner, coupling = precision[:, OUTER:, OUTER:], precision[:, OUTER:, :OUTER]
     follow = -torch.linalg.solve(inner, coupling)  # (B, 9 + E, 9)
-    prior = precision[:, :FREE, :FREE] + coupling.transpose(1, 2) @ follow  # the rest integrated out
+    prior = precision[:, :OUTER, :OUTER] + coupling.transpose(1, 2) @ follow  # the rest integrated out
     share = head_share(rig)
-    moved = torch.zeros_like(precision[:, 0, :FREE])
+    moved = torch.zeros_like(precision[:, 0, :OUTER])
     for _ in range(STEPS):
         alpha, pixels, columns = _outline(rig, canonical, params, share, valid)
         difference = (goal - alpha)[:, 0][pixels]
