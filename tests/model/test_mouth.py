@@ -11,8 +11,7 @@ from ffavatar.model.decoder import likeness_of_teeth
 
 def test_the_mouth_is_darker_the_deeper_it_lies() -> None:
     head = load_head()
-    every = torch.arange(len(head.v_template))
-    colors, labels, depth = default_colors(head, every), part_labels(head), -head.v_template[:, 2]
+    colors, labels, depth = default_colors(head), part_labels(head), -head.v_template[:, 2]
     for label in (1, 3, 4):  # interior, teeth, tongue
         part = labels == label
         order = depth[part].argsort()

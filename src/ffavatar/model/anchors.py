@@ -20,7 +20,10 @@ _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names 
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
 SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02  # how deep what mattes carve away may sink: hair hides more than skin
 NAPE_BELOW_EARS_M, NAPE_FROM_REAR_M = 0.02, 0.015  # of the ears: where hair at the nape ends, and where it begins
-MOUTH_LIT_M, MOUTH_DARK = 0.025, 0.25  # depth in which the light in a mouth falls to 1/e, and what is left of it
+MOUTH_LIT_M, MOUTH_DARK = 0.025, 0.45  # depth in which the light in a mouth falls to 1/e, and what is left of it
+# metres (up, forward) from where the head has them, which is too high and leaves no room: the lower teeth stood before
+# the parted lips, the upper ones behind the lip, and the tongue filled the mouth
+_IN_MOUTH_M = {"teeth_upper": (-0.003, 0.0), "teeth_lower": (-0.0035, 0.0), "tongue": (-0.005, -0.005)}
 _FOREIGN_PART_M = 0.2  # added to the distance to an anchor of another part, so that teeth never borrow from lips
 
 
@@ -37,7 +40,10 @@ class SurfaceTable:
     sinks: Tensor  # (N,) metres that a point which the mattes carve away may sink into the head, rather than vanish
     hairy: Tensor  # (N,) bool: scalp and nape, where hair is usual
     teeth: Tensor  # (N,) bool
-    slack: Tensor  # (N,) metres by which a point may lie behind what a view shows and still count as seen
+    slack: (
+        Tensor  # (N,) metres by which a point may lie behind what a view shows and still count as seen; < 0 for never
+    )
+    moved: Tensor  # (N, 3) metres by which the mouth's parts stand elsewhere than the head has them
 
     def spread(self, values: Tensor) -> Tensor:
         """Interpolate anchor values (A, D) -> (N, D)."""
@@ -96,9 +102,19 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
     sinks = _sinking(head, labels)[surface.parents].amin(1)
     hairy = hairy_vertices(head)[surface.parents].all(1)
     teeth = label == _INNER_PARTS.index("teeth") + 1
+    moved = _moved(head)[surface.parents[:, 0]]
     return SurfaceTable(
-        surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, hairy, teeth, slack
+        surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, hairy, teeth, slack, moved
     )  # fmt: skip
+
+
+def _moved(head: HeadModel) -> Tensor:
+    """(V, 3): ``_IN_MOUTH_M`` on the parts that the head has."""
+    moved = torch.zeros_like(head.v_template)
+    for name, (up, forward) in _IN_MOUTH_M.items():
+        if name in head.regions:
+            moved[head.regions[name]] = moved.new_tensor([0.0, up, forward])
+    return moved
 
 
 def hairy_vertices(head: HeadModel) -> Tensor:
@@ -153,21 +169,26 @@ def fill_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
     return kernel * (part[:, None] == part[None]).float()
 
 
-def default_colors(head: HeadModel, anchors: Tensor) -> Tensor:
-    """(A, 3) sRGB of what no photo may show: the mouth's inside, darker the deeper it lies, and eyeballs; grey
+def mouth_light(head: HeadModel) -> Tensor:
+    """(V,) in (0, 1]: how much light reaches each vertex, less the further behind the front teeth; 1 outside of the
+    mouth."""
+    labels = part_labels(head)
+    teeth = labels == _INNER_PARTS.index("teeth") + 1
+    if not teeth.any():
+        return torch.ones_like(head.v_template[:, 0])
+    depth = head.v_template[teeth, 2].max() - head.v_template[:, 2]
+    light = MOUTH_DARK + (1 - MOUTH_DARK) * torch.exp(-depth.clamp_min(0) / MOUTH_LIT_M)
+    inside = (labels > 0) & (labels != _INNER_PARTS.index("eyeballs") + 1)
+    return torch.where(inside, light, 1.0)
+
+
+def default_colors(head: HeadModel) -> Tensor:
+    """(V, 3) sRGB of what no photo may show: the mouth's inside, darker the deeper it lies, and eyeballs; grey
     elsewhere."""
     palette = head.v_template.new_tensor(
         [[0.5, 0.5, 0.5], [0.3, 0.13, 0.12], [0.78, 0.75, 0.74], [0.78, 0.72, 0.66], [0.55, 0.27, 0.27]]
     )
-    labels = part_labels(head)
-    colors = palette[labels]
-    teeth = labels == _INNER_PARTS.index("teeth") + 1
-    if teeth.any():  # the further behind the front teeth, the less light comes there
-        depth = head.v_template[teeth, 2].max() - head.v_template[:, 2]
-        light = MOUTH_DARK + (1 - MOUTH_DARK) * torch.exp(-depth.clamp_min(0) / MOUTH_LIT_M)
-        inside = (labels > 0) & (labels != _INNER_PARTS.index("eyeballs") + 1)
-        colors = torch.where(inside[:, None], colors * light[:, None], colors)
-    return colors[anchors]
+    return palette[part_labels(head)] * mouth_light(head)[:, None]
 
 
 def smoothing_kernel(head: HeadModel, anchors: Tensor, sigma_m: float) -> Tensor:

@@ -23,6 +23,7 @@ from ffavatar.model.anchors import (
     fill_kernel,
     hairy_vertices,
     lift_mask,
+    mouth_light,
     point_spacing,
     smoothing_kernel,
     surface_table,
@@ -155,6 +156,7 @@ class AnchoredDecoder(nn.Module):
 
     fill: Tensor
     default: Tensor
+    lit: Tensor
     smooth: Tensor
     hairy: Tensor
     liftable: Tensor
@@ -165,7 +167,8 @@ class AnchoredDecoder(nn.Module):
         self.head_model = [head]  # in a list: the head is no part of this module's weights
         self.register_buffer("anchors", anchors, persistent=False)
         self.register_buffer("fill", fill_kernel(head, anchors), persistent=False)
-        self.register_buffer("default", default_colors(head, anchors), persistent=False)
+        self.register_buffer("default", default_colors(head)[anchors], persistent=False)
+        self.register_buffer("lit", mouth_light(head)[anchors, None], persistent=False)
         self.register_buffer("smooth", smoothing_kernel(head, anchors, 0.015), persistent=False)
         self.register_buffer("hairy", hairy_vertices(head)[anchors], persistent=False)
         self.register_buffer("liftable", lift_mask(head, anchors), persistent=False)
@@ -306,16 +309,16 @@ class AnchoredDecoder(nn.Module):
         with torch.no_grad():
             lift = self.lift(rig, views[taken], params[taken])
         anchor_table = self.table(0)
-        lifted = anchor_table.spread(lift[:, None] * normals[self.anchors])
+        lifted = anchor_table.spread(lift[:, None] * normals[self.anchors]) + anchor_table.moved
         base = rig_at(rig, anchor_table.surface)
         front = self.front(base, lifted, params, anchor_table.spacing)
         first = self.look(base, anchor_table.slack, lifted, sources, front)
         tokens = former(self._evidence(first, lift))
         coarse = self.coarse(tokens)
         outer = (~table.inner)[:, None]
-        lifted_skin = table.spread(lift[:, None] * normals[self.anchors]) * outer
+        given = table.spread(lift[:, None] * normals[self.anchors]) * outer + table.moved
         learned = table.spread(MAX_COARSE_OFFSET_M * torch.tanh(coarse[:, :3])) * outer
-        offsets = lifted_skin + learned
+        offsets = given + learned
 
         # splats grow where the surface is stretched, or lifted hair would show gaps
         placed = table.surface.interpolate(rig.neutral) + offsets
@@ -340,7 +343,7 @@ class AnchoredDecoder(nn.Module):
         flat = spacing.new_tensor([SCALE_OF_SPACING, SCALE_OF_SPACING, THICKNESS * SCALE_OF_SPACING])
         turned = axis_angle_to_quat(raw[:, 6:9].clamp(-3, 3))
         canonical = CanonicalGaussians(
-            offsets=lifted_skin + learned,
+            offsets=given + learned,
             scales=flat * spacing[:, None] * torch.exp(raw[:, 3:6].clamp(-2, 1.5)),
             quats=quat_multiply(turn_z_to(vertex_normals(placed, table.surface.faces)), turned),
             opacities=opacity,
@@ -355,7 +358,9 @@ class AnchoredDecoder(nn.Module):
         detail = unseen_detail(rig, splats.canonical, splats.hairy, splats.confidence, seen.trust, skin, views, params)
         whole = replace(splats.canonical, colors=(splats.canonical.colors + detail).clamp(0, 1))
         cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks)
-        return rig, cut, _told_best(seen.trust, taken), learned
+        # tongue and cheeks are read by feedback alone, and not where photos show teeth before them
+        unlike = 1 - likeness_of_teeth(seen.colors[taken].mean(0))
+        return rig, cut, torch.where(splats.slack < 0, unlike, _told_best(seen.trust, taken)), learned
 
     def _shares(self, seen: Sampled, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Each view's share in each point's colour, (S, N), and how much of it is the point's own, (N,)."""
@@ -425,7 +430,9 @@ class AnchoredDecoder(nn.Module):
         colour, (3,)."""
         weighted = torch.cat([colors * confidence[:, None], confidence[:, None]], -1)
         gathered = table.gather(weighted, len(self.anchors))
-        borrowed = self.fill @ gathered
+        # deep in the mouth it is dark: what lies there borrows a colour in its own light
+        borrowed = self.fill @ torch.cat([gathered[:, :3], gathered[:, 3:] * self.lit], -1)
+        borrowed = torch.cat([borrowed[:, :3] * self.lit, borrowed[:, 3:]], -1)
         face = gathered[self.liftable == 0].sum(0)
         skin = face[:3] / face[3].clamp_min(1e-6)
         light = (skin.mean() / _DEFAULT_FACE).clamp(0.1, 1.2)  # mouths are as dark as the photo's faces
