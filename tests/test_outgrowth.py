@@ -8,6 +8,7 @@ import torch
 from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import load_head
+from ffavatar.model import outgrowth
 from ffavatar.model.outgrowth import PARENTS, extend, hung, outgrow
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -187,3 +188,31 @@ def test_no_parent_is_changed_at_once(scene):
     for parent in made.near.unique():
         share = ((made.near == parent) * made.weights).sum(1)
         assert share.diff().abs().max() < 0.1
+
+
+def test_what_grows_beside_a_face_stands_further_back(scene, monkeypatch):
+    """Black hair all around the head of one photo. At the depth of a face's outline it would lie on the cheek in a
+    turn; in the photo's own view it covers the same either way."""
+    rig, canonical, params, hangers = scene
+    drawn = render_avatar(rig, canonical, params[:1], SIZE)
+    mattes = (drawn.alphas > 0.96).float()
+    wide = torch.nn.functional.max_pool2d(mattes, 31, 1, 15)
+    blank = torch.zeros(1, 478, 3), torch.zeros(1, 52)
+    views = Views(drawn.images * mattes[..., None], wide, torch.ones_like(wide), *blank)
+    back = outgrow(rig, canonical, views, params[:1], hangers, 1)
+    monkeypatch.setattr(outgrowth, "_beside", lambda mask, reach: torch.zeros_like(mask.float()))
+    flush = outgrow(rig, canonical, views, params[:1], hangers, 1)
+    depths = [project(pose_gaussians(*one, params[:1]).means, normalised_camera(SIZE))[1][0] for one in (back, flush)]
+    deeper = depths[0] - depths[1]
+    assert (deeper > 0.9 * outgrowth.UNDER_FACE_M).sum() > 300
+    assert (deeper[len(canonical) :].abs() < 1e-4).sum() > 300  # far from the face
+    assert deeper.min() > -1e-4 and deeper.max() < outgrowth.UNDER_FACE_M + 1e-4
+    pictures = [render_avatar(*one, params[:1], SIZE).alphas for one in (back, flush)]
+    assert (pictures[0] - pictures[1]).abs().mean() < 0.005
+
+
+def test_beside_falls_evenly():
+    mask = torch.zeros(1, 9, dtype=torch.bool)
+    mask[0, 2] = True
+    expected = torch.tensor([[0.75, 1, 1, 1, 0.75, 0.5, 0.25, 0, 0]])
+    torch.testing.assert_close(outgrowth._beside(mask, 4), expected)

@@ -24,7 +24,8 @@ PERSON = 0.5  # matte from which a pixel shows the person
 SCALE_OF_CELL = 0.7  # standard deviation, in cells of the grid
 MOST_STRETCH = 1.6  # by which they are widened where the head's rest sets them further apart than the view does
 UNDERLAP = 2  # cells by which they reach under what is there
-UNDER_M, UNDER_FACE_M = 0.004, 0.015  # how deep below it, and below a face
+UNDER_M, UNDER_FACE_M = 0.004, 0.02  # how deep below it, and below a face
+BESIDE_FACE = 8  # cells beside a face in which they come forward again
 OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
@@ -77,10 +78,12 @@ def _grow(
         near = F.max_pool2d(gap[None, None].float(), 2 * UNDERLAP + 1, 1, UNDERLAP)[0, 0] > 0
         rim, face_rim = (shown & near & ~gap & (surfaces[view, 1].gt(0.5) == is_face) for is_face in (False, True))
         own = _carried_on(inner[view], gap)
-        for part, deep in ((gap, 0.0), (rim, UNDER_M), (face_rim, UNDER_FACE_M)):
+        # at the depth of a face's outline they would stand on its cheek as a line of dots when it turns
+        beside = UNDER_FACE_M * _beside(surfaces[view, 1].gt(0.5), BESIDE_FACE)
+        for part, deep in ((gap, beside), (rim, UNDER_M), (face_rim, UNDER_FACE_M)):
             points = hung(part, extended + deep, places, turns, view, rest)
             share = _agreement(points.posed, own[:, part].T, person, valid, colors, surfaces, view)
-            stretch = points.stretch.clamp_max(MOST_STRETCH if deep == 0 else 1.0)
+            stretch = points.stretch.clamp_max(MOST_STRETCH if part is gap else 1.0)
             added = CanonicalGaussians(
                 offsets=points.offsets,
                 quats=share.new_tensor([1.0, 0, 0, 0]).expand(len(share), 4),
@@ -109,6 +112,16 @@ def _cored(colors: Tensor, person: Tensor) -> Tensor:
     """Colours (S, 3, H, W) with those at the matte's edge, into which background is mixed, taken from further in."""
     core = (-F.max_pool2d(-person, EDGE_PX, 1, padding=EDGE_PX // 2) > SURELY).float()
     return torch.stack([_carried_on(one, inside[0] > 0) for one, inside in zip(colors, core)])
+
+
+def _beside(mask: Tensor, reach: int) -> Tensor:
+    """1 in a mask (H, W) and in the cells next to it, falling evenly to 0 beyond ``reach`` cells from it."""
+    ring = mask[None].float()
+    total = torch.zeros_like(ring)
+    for _ in range(reach):
+        ring = F.max_pool2d(ring, 3, 1, 1)
+        total += ring
+    return total[0] / reach
 
 
 def _carried_on(colors: Tensor, told: Tensor) -> Tensor:
