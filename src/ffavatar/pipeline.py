@@ -24,6 +24,7 @@ from ffavatar.model.estimator import LandmarkEstimator
 from ffavatar.model.feedback import feedback
 from ffavatar.model.looks import Looks
 from ffavatar.model.registration import register
+from ffavatar.model.unfolding import unfolded
 from ffavatar.render import mean_ssim
 from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Rendering, Views
 
@@ -61,12 +62,14 @@ def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: 
 
 @torch.no_grad()
 def decode(model: FFAvatar, source: Views, level: int | None, estimate: Estimate, looks: Looks | None = None) -> Avatar:
-    """The avatar of views that are read already: the model's forward pass, then what the views that show its look give
-    back to it (``model/feedback.py``)."""
+    """The avatar of views that are read already: the model's forward pass, more Gaussians in its lids
+    (``model/unfolding.py``), and what the views that show its look give back to it (``model/feedback.py``)."""
     made = model.reconstruct(source, level, estimate, looks)
     taken = made.looks.taken
-    canonical = feedback(made.rig, made.canonical, source[taken], estimate.params[taken], made.told)
-    return Avatar(made.rig, canonical, estimate.identity)
+    subdivisions = model.config.surface_level if level is None else level
+    rig, canonical, told = unfolded(made.rig, made.canonical, made.told, subdivisions)
+    canonical = feedback(rig, canonical, source[taken], estimate.params[taken], told)
+    return Avatar(rig, canonical, estimate.identity)
 
 
 @torch.no_grad()

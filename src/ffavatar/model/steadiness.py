@@ -29,19 +29,31 @@ def steadiness(rig: Rig, params: HeadParams) -> Tensor:
     view (``params``) shows of it; times ``BORDER_SHARE`` on lips and lids, where the head has such regions.
     """
     with torch.no_grad():
-        at_rest = params[:1]
-        probes = HeadParams(**{name: torch.zeros_like(value).repeat(2, 1) for name, value in vars(at_rest).items()})
-        for name in BLINKS:
-            if name in rig.head.expression_names:
-                probes.expression[0, rig.head.expression_names.index(name)] = 1
-        probes.jaw[1, 0] = JAW_RAD
         shown = torch.cat([_areas(rig, params[i : i + 1]) for i in range(len(params))]).amax(0)
-        stretch = _areas(rig, probes).amax(0) / shown.clamp_min(1e-12)
+        stretch = _areas(rig, _probes(rig)[1:]).amax(0) / shown.clamp_min(1e-12)
         steady = (FREE_STRETCH / stretch.clamp_min(1e-6)).clamp_max(1) ** 3
         for name in BORDERS:
             if name in rig.head.regions:
                 steady = torch.where(rig.head.regions[name], BORDER_SHARE * steady, steady)
         return rig.surface.interpolate(steady[:, None])[:, 0]
+
+
+@torch.no_grad()
+def unfolding(rig: Rig) -> Tensor:
+    """Ratio of the skin's area around each base vertex with closed eyes to that at rest. (V,)"""
+    open_eyes, closed, _ = _areas(rig, _probes(rig))
+    return closed / open_eyes.clamp_min(1e-12)
+
+
+def _probes(rig: Rig) -> HeadParams:
+    """Three poses: at rest, with closed eyes, with an open mouth."""
+    names = rig.head.expression_names
+    probes = HeadParams.neutral(3, len(names), rig.neutral.device)
+    for name in BLINKS:
+        if name in names:
+            probes.expression[1, names.index(name)] = 1
+    probes.jaw[2, 0] = JAW_RAD
+    return probes
 
 
 def _areas(rig: Rig, params: HeadParams) -> Tensor:
