@@ -17,9 +17,9 @@ from ffavatar.errors import InputError
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.config import TINY
 from ffavatar.model.looks import Looks
-from ffavatar.personal import Personalized, PersonalRecipe, personalize
+from ffavatar.personal import Personalized, PersonalRecipe, personalize, run
 from ffavatar.personal.fit import Fit, exposed
-from ffavatar.personal.goals import Goals
+from ffavatar.personal.goals import Goals, Reading, read_views
 from ffavatar.personal.residuals import Nodes, Residuals, seen_pixels
 from ffavatar.personal.starts import grey, unprojected
 from ffavatar.pipeline import targets_on_white
@@ -259,6 +259,27 @@ def test_the_trial_starts_from_an_avatar_that_has_not_seen_the_held_out_view(vie
     assert model.asked and all(asked == [0, 1, 3, 4] for asked in model.asked)
     assert made.checks[0].loss > 2 * made.checks[-1].loss and made.steps == RECIPE.steps
     assert error(made.avatar, known, views) < 8e-4
+
+
+@pytest.mark.usefixtures("no_feedback")
+@pytest.mark.parametrize("unlike", [{2}, {1, 2, 3}])
+def test_a_view_of_another_look_is_not_the_one_held_out(views: Views, known: HeadParams, monkeypatch, unlike) -> None:
+    """The next by turn is, unless they all are unlike: then the middle one again, as if nothing else was tried."""
+    model = Reader(known)
+
+    def read(*args) -> Reading:
+        found = read_views(*args)
+        held = ({*range(5)} - set(model.asked[-1])).pop() if model.asked else None
+        alike = found.alike.clone()
+        if held in unlike:
+            alike[held] = False
+        return replace(found, alike=alike)
+
+    monkeypatch.setattr(run, "read_views", read)
+    made = personalize(model, truth(), views, replace(RECIPE, guard=True, guard_checks=2, steps=4))
+    held = list(dict.fromkeys(({*range(5)} - set(asked)).pop() for asked in model.asked))
+    assert held == [2, 1] if unlike == {2} else held == [2, 1, 3]
+    assert made.checks
 
 
 @pytest.mark.usefixtures("no_feedback")

@@ -18,7 +18,7 @@ from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 from ffavatar.model import FFAvatar
 from ffavatar.personal.fit import Fit, Perceptual, photo_loss
-from ffavatar.personal.goals import Goals, read_views
+from ffavatar.personal.goals import Goals, Reading, read_views
 from ffavatar.personal.recipe import PersonalRecipe
 from ffavatar.personal.starts import grey, unprojected
 from ffavatar.pipeline import reconstruct, track
@@ -28,6 +28,7 @@ Progress = Callable[[int, int], None]  # steps done and to do; what is to do shr
 OnSnapshot = Callable[[Avatar, int], None]  # the avatar as it stands, and the steps done so far (as in Progress)
 
 GUARDED = 3  # views from which one is held out
+HELD_TRIES = 3  # views of which one is held out that shows the look of the others
 _SNAPSHOT = 20  # steps after which an interruption finds a newer state to return to
 _SAVE = 100  # steps between writings of the checkpoint
 
@@ -156,15 +157,12 @@ class _Run:
         The trial has an avatar of its own, made without the view held out: against one that has seen this view, every
         step on the others would look like harm.
         """
-        recipe, count = self.recipe, len(self.views)
-        held = self.held_out()
-        index = [i for i in range(count) if i != held]
-        seen = self.views[index]
-        avatar = reconstruct(self.model, seen, _level(self.model, self.avatar))
-        reading = read_views(self.model, avatar, self.views, recipe.size)
+        recipe = self.recipe
+        held, avatar, reading = self._set_apart()
+        index = [i for i in range(len(self.views)) if i != held]
         read, goals, unseen = reading.params[index], reading.goals[index], reading.goals[[held]]
         own = bool(reading.alike[held])
-        start = track(self.model, avatar, seen, recipe.track_steps) if recipe.track_steps else read
+        start = track(self.model, avatar, self.views[index], recipe.track_steps) if recipe.track_steps else read
         fit = self._new_fit(self._begun(avatar, read, goals), start, read, goals, state)
         every = max(1, recipe.steps // recipe.guard_checks)
         if not self.checks:
@@ -178,10 +176,26 @@ class _Run:
         self.chosen = [check.step for check in self.checks if self._holds(check)][-1]
         self.fit, self.last = None, None
 
-    def held_out(self) -> int:
-        """The view held out: of middle turn, for then others lie on both sides of it."""
+    def _set_apart(self) -> tuple[int, Avatar, Reading]:
+        """The view held out, the avatar of the others, and how that reads all views.
+
+        A view of middle turn, for then others lie on both sides of it. If it shows another look than their avatar does,
+        its face alone could be compared, which says little: then the next ones are tried.
+        """
         yaw = self.read.root[:, 1] + self.read.neck[:, 1]
-        return int(yaw.argsort(stable=True)[len(yaw) // 2])
+        order = yaw.argsort(stable=True).tolist()
+        middle = len(order) // 2
+        first = None
+        for rank in sorted(range(len(order)), key=lambda rank: abs(rank - middle))[:HELD_TRIES]:
+            held = order[rank]
+            seen = self.views[[i for i in range(len(order)) if i != held]]
+            avatar = reconstruct(self.model, seen, _level(self.model, self.avatar))
+            apart = held, avatar, read_views(self.model, avatar, self.views, self.recipe.size)
+            if apart[2].alike[held]:
+                return apart
+            first = first or apart
+        assert first is not None
+        return first
 
     def _check(self, fit: Fit, held: int, goals: Goals, own: bool) -> None:
         """``goals`` of the view ``held``; ``own``: its outline is the avatar's."""
