@@ -40,9 +40,7 @@ class SurfaceTable:
     sinks: Tensor  # (N,) metres that a point which the mattes carve away may sink into the head, rather than vanish
     hairy: Tensor  # (N,) bool: scalp and nape, where hair is usual
     teeth: Tensor  # (N,) bool
-    slack: (
-        Tensor  # (N,) metres by which a point may lie behind what a view shows and still count as seen; < 0 for never
-    )
+    slack: Tensor  # (N,) metres by which a point may lie behind what a view shows and still be seen; < 0: never
     moved: Tensor  # (N, 3) metres by which the mouth's parts stand elsewhere than the head has them
 
     def spread(self, values: Tensor) -> Tensor:
