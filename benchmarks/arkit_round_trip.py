@@ -52,7 +52,7 @@ def main() -> None:
         views = Views.cat([f.views for f in found if f.views is not None])
         if len(views) != len(images):
             raise SystemExit("A picture was refused; choose a larger --size.")
-        estimate = drive(model, avatar, views)
+        estimate = drive(model, avatar, views, own=False)  # as films are read unless --same-person is given
         motion = Motion(30.0, estimate, model.head.edition, tuple(model.head.expression_names))
         read.append(to_arkit(motion, model.head).params.expression)
         scores.append(torch.cat([views.blendshapes[:, 1:], torch.zeros(len(views), 1)], 1))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from types import SimpleNamespace
 
 import torch
 
 from ffavatar.animate import Rig
 from ffavatar.avatar import Avatar
 from ffavatar.head import HeadModel, load_head
-from ffavatar.model import FFAvatar
+from ffavatar.model import Estimate, FFAvatar
 from ffavatar.model.looks import Looks
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -40,7 +39,7 @@ class StandInModel(FFAvatar):
         torch.nn.Module.__init__(self)
         self.head = head
 
-    def estimator(self, views: Views, identity: torch.Tensor | None = None) -> SimpleNamespace:
+    def estimator(self, views: Views, identity: torch.Tensor | None = None) -> Estimate:
         across = views.landmarks[:, 263] - views.landmarks[:, 33]
         yaw = torch.atan2(across[:, 2], across[:, 0])
         params = HeadParams.neutral(len(views), len(self.head.expression_names), distance_m=1.15)
@@ -48,7 +47,7 @@ class StandInModel(FFAvatar):
         params = HeadParams(
             root, params.translation, params.neck, params.jaw, params.eye_left, params.eye_right, params.expression
         )
-        return SimpleNamespace(params=params, identity=torch.zeros(self.head.identity_size))
+        return Estimate(params, torch.zeros(self.head.identity_size))
 
     def looks(self, source: Views, estimate: object, like: int | None = None) -> Looks:
         return Looks.one(source)

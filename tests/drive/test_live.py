@@ -13,6 +13,7 @@ import torch
 from made_avatar import StandInModel, small_avatar
 from skimage.data import astronaut
 
+from ffavatar import pipeline
 from ffavatar.drive.live import (
     HOLD_S,
     TO_REST_S,
@@ -63,6 +64,19 @@ def test_nothing_until_a_face_then_a_pose_at_once(front_end: FrontEnd) -> None:
     made = driver.push(PORTRAIT)
     assert isinstance(made, HeadParams) and len(made) == 1
     assert made.translation[0, 2] == pytest.approx(-1.15, abs=0.01)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_outlines_are_evidence_of_ones_own_person_only(front_end: FrontEnd, monkeypatch, own: bool) -> None:
+    asked = []
+
+    def drive(model, avatar, views, own):
+        asked.append(own)
+        return model.estimator(views, avatar.identity).params
+
+    monkeypatch.setattr(pipeline, "drive", drive)
+    assert live(front_end, DriveOptions(same_person=own)).push(PORTRAIT) is not None
+    assert asked == [own]
 
 
 def test_a_lost_face_holds_and_goes_to_rest(front_end: FrontEnd) -> None:

@@ -177,6 +177,7 @@ def live(
     relative: RelativeOption = False,
     gain: GainOption = None,
     smooth: SmoothOption = True,
+    same_person: OwnOption = False,
     weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
 ) -> None:
@@ -187,7 +188,7 @@ def live(
     from contextlib import ExitStack
     from fractions import Fraction
 
-    options = _options(torso, head_motion, head_gain, relative, gain, smooth)
+    options = replace(_options(torso, head_motion, head_gain, relative, gain, smooth), same_person=same_person)
     colour, clear = parse_background(background)
     if clear:
         raise InputError("A live picture has no transparency; choose a colour, such as --background green.")
@@ -245,7 +246,6 @@ def motion(
     FLAME's layouts take FLAME tracks as they are, and other motions with --flame; everything else goes by way of
     FFAvatar's embedded head.
     """
-    from dataclasses import replace
 
     from ffavatar.drive.formats import read_motion, write_motion
 

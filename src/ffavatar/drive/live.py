@@ -94,7 +94,8 @@ class LiveDriver:
         from ffavatar.pipeline import drive
 
         views = sighting.views.to(self.avatar.identity.device)
-        row = for_head(drive(self._model, self.avatar, views), self._model.head, self.avatar.rig.head).to("cpu")
+        read = drive(self._model, self.avatar, views, own=self.options.same_person)
+        row = for_head(read, self._model.head, self.avatar.rig.head).to("cpu")
         row = share_turn(row, self.avatar.rig, self.options.torso)
         crop = sighting.crop
         if self._reference is None or self._before is None or is_cut(self._before, crop):
