@@ -184,12 +184,13 @@ def test_rendering_losses_reach_encoder_former_decoder_and_estimator(head, views
 
 
 def test_few_to_many_is_what_inference_does_and_takes_labels_instead(tiny, head, views, monkeypatch):
-    """All but the feedback, through which nothing is trained."""
+    """All but the lids' further Gaussians and the feedback, through which nothing is trained."""
     from ffavatar import pipeline
     from ffavatar.pipeline import animate, drive, few_to_many, reconstruct
     from ffavatar.types import Batch
 
     monkeypatch.setattr(pipeline, "feedback", lambda rig, canonical, *more: canonical)
+    monkeypatch.setattr(pipeline, "unfolded", lambda rig, canonical, told, level: (rig, canonical, told))
 
     batch = Batch(views[:1], views[2:])  # sources are registered to each other from two views on, in inference
     with torch.no_grad():
