@@ -15,8 +15,8 @@ export const MOST_WHOLE = 200_000;
 export const isWhole = (gaussians: number, wanted: number): boolean =>
   gaussians <= (wanted === DETAIL_LEVELS[DETAIL_LEVELS.length - 1] ? MOST_WHOLE : 1.3 * wanted);
 
-/** Runs lie less evenly than the Gaussians they stand for: so much wider, and no gap shows what is behind. */
-const OVERLAP = 1.1;
+/** Of the width that covers the same surface: splats overlap as it is, and wider ones blur. */
+const OVERLAP = 0.95;
 
 /** What a renderer needs of each Gaussian that no pose changes. */
 export interface Appearance {
@@ -133,6 +133,24 @@ export function chooseDetail(file: AvatarFile, wanted: number): Detail | undefin
   return { members, starts: Uint32Array.from(starts), index };
 }
 
+/** Standard deviation of places on a surface, along either of its two axes. */
+function spreadOf(points: Float64Array, members: Uint32Array): number {
+  let squares = 0;
+  for (let c = 0; c < 3; c++) {
+    let sum = 0;
+    for (const i of members) sum += points[3 * i + c];
+    const mean = sum / members.length;
+    for (const i of members) squares += (points[3 * i + c] - mean) ** 2;
+  }
+  return Math.sqrt(squares / members.length / 2);
+}
+
+/**
+ * How far a run may reach, in standard deviations of its members' places: as much as `OVERLAP` gives an even grid. Where
+ * they lie closer than they are wide (lids, which unfold), they cover less than their number says.
+ */
+const REACH = 1.9;
+
 /** Scales and colours of all Gaussians, or of runs: their mean, widened to cover the same surface. */
 export function appearanceOf(file: AvatarFile, detail?: Detail): Appearance {
   const count = detail ? detail.index.length : file.gaussianCount;
@@ -140,6 +158,7 @@ export function appearanceOf(file: AvatarFile, detail?: Detail): Appearance {
   const colors = new Uint8Array(4 * count);
   const axes = new Float64Array(3);
   const color = new Float64Array(3);
+  const points = detail ? neutralCentres(file) : undefined;
   for (let i = 0; i < count; i++) {
     const from = detail ? detail.starts[i] : i;
     const to = detail ? detail.starts[i + 1] : i + 1;
@@ -156,8 +175,11 @@ export function appearanceOf(file: AvatarFile, detail?: Detail): Appearance {
       }
     }
     const thin = axes.indexOf(Math.min(axes[0], axes[1], axes[2])); // across the surface: not widened
+    const apart = points && detail ? spreadOf(points, detail.members.subarray(from, to)) : 0;
     for (let c = 0; c < 3; c++) {
-      scales[4 * i + c] = Math.exp(axes[c]) * (c === thin || to - from === 1 ? 1 : OVERLAP * Math.sqrt(to - from));
+      const own = Math.exp(axes[c]);
+      const wide = Math.min(own * OVERLAP * Math.sqrt(to - from), Math.hypot(own, REACH * apart));
+      scales[4 * i + c] = c === thin || to - from === 1 ? own : wide;
       colors[4 * i + c] = opacity ? Math.round(color[c] / opacity) : 0;
     }
     colors[4 * i + 3] = Math.round(opacity / (to - from));
