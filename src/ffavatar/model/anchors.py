@@ -16,7 +16,7 @@ from ffavatar.head import HeadModel, Surface
 NEIGHBOURS = 4
 _FOREIGN_KIND = 0.002  # weight with which hair borrows from skin, or skin from cloth, where both are near
 _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names win where they overlap
-# per part (skin first): teeth must not take the colour of the lips before them; tongue and cheeks are never read at all
+# per part (skin first): teeth must not take the colour of the lips before them; tongue and cheeks are read by feedback
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
 SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02  # how deep what mattes carve away may sink: hair hides more than skin
 NAPE_BELOW_EARS_M, NAPE_FROM_REAR_M = 0.02, 0.015  # of the ears: where hair at the nape ends, and where it begins
