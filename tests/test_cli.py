@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -192,6 +193,15 @@ def test_keyboard_interrupt_exits_with_130(run, avatar_file: Path, monkeypatch: 
     assert code == 130 and re.fullmatch(r"ffavatar: interrupted.*\n", err)
 
 
+def _bytes_in(folder: Path) -> int:
+    """The bytes in a folder's files, of which another process may remove some while they are counted."""
+    total = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_the_middle_of_a_film(avatar_file: Path, tmp_path: Path, number: signal.Signals) -> None:
@@ -209,20 +219,23 @@ def test_ctrl_c_in_the_middle_of_a_film(avatar_file: Path, tmp_path: Path, numbe
         "--size",
         "512",
     ]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "ffavatar", *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         # a shell's background jobs ignore SIGINT and hand that on: the test must not depend on how it was started
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-    )
-    deadline = time.monotonic() + 120
-    while not any(p.stat().st_size > 0 for p in out.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)  # the temporary file has its first bytes
-    assert process.poll() is None and list(out.iterdir())
-    process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    ) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not _bytes_in(out) and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)  # the temporary file has its first bytes
+            assert process.poll() is None and _bytes_in(out)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()  # nothing outlives a failed assertion; nothing happens where it has ended
     assert process.returncode == 130
     assert re.fullmatch(r"ffavatar: interrupted.*\n", err)
     assert list(out.iterdir()) == []
