@@ -132,6 +132,17 @@ def test_ray_on_this_machine_replaces_killed_workers(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
+def test_ray_starts_when_told_to_and_never_by_itself() -> None:
+    """A call of Ray without a cluster fails; it made one of its own when a thread was late after ``shutdown``."""
+    code = (
+        "from ffavatar.jobs import import_ray\nray = import_ray()\n"
+        "try:\n    ray.put(1)\nexcept Exception as error:\n    print(type(error).__name__, ray.is_initialized())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert "False" in told.stdout and "True" not in told.stdout, told.stdout + told.stderr[-500:]
+
+
+@pytest.mark.slow
 def test_no_cluster_is_said_plainly(tmp_path: Path) -> None:
     code = (
         "from ffavatar.errors import InputError\nfrom ffavatar.jobs import Crew, run_jobs\n"

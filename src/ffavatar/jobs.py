@@ -195,6 +195,8 @@ def import_ray() -> Any:
     """Ray, with its reports to its makers switched off. Raises ``InputError`` where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # a thread of Ray Data that outlives ``shutdown`` would start a cluster of its own, whose end ends this process
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
