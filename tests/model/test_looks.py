@@ -59,6 +59,13 @@ def test_what_one_outline_shows_and_another_denies_parts_looks_and_hands_do_not_
     assert read_looks(colors, trust, parts, beyond).rank.tolist() == [0, 0, 0]
 
 
+def test_among_single_views_the_one_without_a_raised_hand_is_taken() -> None:
+    colors, trust, parts, beyond = told([0, 0, 0], [1.0, 1.0, 1.0])
+    trust[0] *= 1.1  # it shows most, but with a hand; so does the last, with half of one
+    beyond[0, 1:], beyond[2, 1] = 8 * BEYOND_M2, 2 * BEYOND_M2
+    assert read_looks(colors, trust, parts, beyond).rank.argmin() == 1
+
+
 @pytest.mark.parametrize("order", [[2, 0, 1, 3], [3, 2, 1, 0]])
 def test_looks_follow_the_views(order: list[int]) -> None:
     colors, trust, parts, beyond = told([1, 0, 0, 1], [0.8, 1.0, 0.9, 0.7])

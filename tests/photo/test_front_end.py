@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
 from ffavatar.errors import InputError
 from ffavatar.photo import BLENDSHAPE_NAMES, load_views
 from ffavatar.photo.crop import head_crop_box
-from ffavatar.photo.matte import _without_checkerboard, convex_hull, face_mask
+from ffavatar.photo.matte import Matte, _Window, _without_checkerboard, convex_hull, face_mask
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,46 @@ def test_matte_separates_head_and_background(result):
     assert 0.25 < matte.mean() < 0.8
     soft = ((matte > 0.05) & (matte < 0.95)).float().mean()
     assert 0.005 < soft < 0.2  # an edge, and a soft one
+
+
+@pytest.mark.parametrize("cut", [(90, 400, 0, 512), (70, 420, 0, 512), (0, 512, 120, 420), (0, 400, 60, 470)])
+def test_matte_of_a_photo_that_ends_inside_the_crop(result, cut):
+    """A film frame that ends at forehead and collar: about the whole photo's matte, and nothing outside."""
+    views = result.views
+    top, bottom, left, right = cut
+    valid = torch.zeros(1, 512, 512)
+    valid[:, top:bottom, left:right] = 1
+    shown = torch.where(valid[..., None] > 0, views.images, 1.0)
+    matte = Matte()(shown, valid, views.landmarks)
+    assert (matte * (1 - valid) == 0).all()
+    assert ((matte - views.mattes).abs() * valid)[0, top:bottom, left:right].mean() < 0.045
+
+
+def test_matte_of_a_photo_that_fills_the_crop_is_one_reading(result):
+    views, read = result.views, []
+    matte = Matte()
+    matte.network.register_forward_pre_hook(lambda _, squares: read.append(len(squares[0])))
+    whole = matte(views.images, torch.ones(1, 512, 512), views.landmarks)
+    valid = torch.ones(1, 512, 512)
+    valid[:, 460:] = 0
+    part = matte(views.images, valid, views.landmarks)
+    assert read == [1, 3]
+    assert (whole - views.mattes).abs().max() < 1e-6 and part[:, 460:].max() == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 40))
+def test_window_of_the_matte(data: st.DataObject, size: int):
+    """The smallest square of the crop that holds the photo; the crop itself where nothing of the photo is in it."""
+    ends = [sorted(data.draw(st.tuples(st.integers(0, size), st.integers(0, size)))) for _ in "yx"]
+    (top, bottom), (left, right) = ends
+    valid = torch.zeros(size, size)
+    valid[top:bottom, left:right] = 1
+    window = _Window.around(valid)
+    photo = (top, bottom, left, right) if valid.any() else (0, size, 0, size)
+    assert window.photo == photo and window.side == max(photo[1] - photo[0], photo[3] - photo[2])
+    for begin, start, end in ((window.top, *photo[:2]), (window.left, *photo[2:])):
+        assert 0 <= begin <= start and end <= begin + window.side <= size
 
 
 def test_convex_hull_of_a_square():

@@ -90,7 +90,8 @@ def read_looks(colors: Tensor, trust: Tensor, parts: Parts, beyond: Tensor, like
     same = torch.maximum(apart, apart.T) <= MOST_APART
     same.fill_diagonal_(True)
 
-    shown = (trust * (parts.hair | parts.clothes)).sum(1)  # how much of its look a view shows
+    # how much of its look a view shows; less where it shows what another does not: a raised hand, a microphone
+    shown = (trust * (parts.hair | parts.clothes)).sum(1) / (1 + beyond.amax(1) / BEYOND_M2)
     rank = torch.full((count,), -1, device=colors.device)
     first = 0
     for place in range(count):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,10 +19,13 @@ CELL = 8  # the search for what hangs together with the face runs on cells of 8 
 
 
 class Matte(nn.Module):
-    """MediaPipe's selfie segmentation on the head crop itself, plus what the landmarks know.
+    """MediaPipe's selfie segmentation on the photo's part of the head crop, plus what the landmarks know.
 
-    The crop, white outside the photo, gave cleaner outlines than any wider context, than averaging with the mirrored
-    picture and than guided filtering (docs/photo.md). Weights are frozen; gradients reach the pictures.
+    Where the photo ends inside the crop, as frames of films do at forehead and collar, the network has to read a
+    picture that is not square, and each way of making it one goes wrong somewhere: stretched, with its edge pixels
+    going on, or white around it (shoulders turn into clouds beside a white band). The median of the three is right
+    where two are. Wider context, averaging with the mirrored picture, closer looks at the head and guided filtering
+    gave nothing (docs/photo.md). Weights are frozen; gradients reach the pictures.
     """
 
     def __init__(self) -> None:
@@ -35,18 +40,71 @@ class Matte(nn.Module):
         The face is filled; parts that do not hang together with it are removed; outside the photo the matte is 0.
         """
         size = crops.shape[1]
-        small = crops.movedim(-1, 1)
-        if size != self.side:
-            small = F.interpolate(
-                small, size=(self.side, self.side), mode="bilinear", antialias=True, align_corners=False
-            )
-        mask = _without_checkerboard(self.network(small)[0])
-        soft = ((mask - LOW) / RANGE).clamp(0, 1)
-        if size != self.side:
-            soft = F.interpolate(soft, size=(size, size), mode="bilinear", align_corners=False)
+        soft = torch.cat([self._read(crop[None], _Window.around(inside)) for crop, inside in zip(crops, valid)])
         face = torch.stack([face_mask(points, size) for points in landmarks]).to(soft)[:, None]
         soft = torch.maximum(soft, face) * _connected(soft.detach(), face)
         return soft[:, 0] * valid
+
+    def _read(self, crop: Tensor, window: _Window) -> Tensor:
+        """(1, S, S, 3) -> what the network finds in it, (1, 1, S, S)."""
+        picture = crop.movedim(-1, 1)
+        top, bottom, left, right = window.photo
+        photo = picture[..., top:bottom, left:right]
+        shapes = [photo]
+        if bottom - top != right - left:
+            beside = (left - window.left, window.left + window.side - right)
+            above = (top - window.top, window.top + window.side - bottom)
+            shapes.append(F.pad(photo, beside + above, mode="replicate"))
+            shapes.append(picture[..., window.top : window.top + window.side, window.left : window.left + window.side])
+        squares = torch.cat([_resized(shape, self.side, self.side, antialias=True) for shape in shapes])
+        mask = _without_checkerboard(self.network(squares)[0])
+        soft = ((mask - LOW) / RANGE).clamp(0, 1)
+        size = picture.shape[-1]
+        stretched = _placed(soft[:1], top, left, bottom - top, right - left, size)
+        if len(soft) == 1:
+            return stretched
+        edged, white = (_placed(one, window.top, window.left, window.side, window.side, size) for one in soft[1:, None])
+        return torch.maximum(torch.minimum(stretched, edged), torch.minimum(torch.maximum(stretched, edged), white))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The photo's part of a crop, and the smallest square of the crop that holds it; in pixels, ends excluded."""
+
+    photo: tuple[int, int, int, int]  # top, bottom, left, right
+    top: int
+    left: int
+    side: int
+
+    @classmethod
+    def around(cls, valid: Tensor) -> _Window:
+        """Of a mask (S, S) of the pixels inside the photo; all of the crop where there are none."""
+        size = len(valid)
+        spans = []
+        for along in (1, 0):
+            inside = (valid > 0.5).any(along).nonzero()[:, 0]
+            spans.append((int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, size))
+        side = max(end - start for start, end in spans)
+
+        def begin(start: int, end: int) -> int:
+            """The square grows to both sides in proportion to the room there is."""
+            room = start + size - end
+            return start - round((side - (end - start)) * start / room) if room else start
+
+        (top, bottom), (left, right) = spans
+        return cls((top, bottom, left, right), begin(top, bottom), begin(left, right), side)
+
+
+def _resized(picture: Tensor, height: int, width: int, antialias: bool = False) -> Tensor:
+    if picture.shape[-2:] == (height, width):
+        return picture
+    return F.interpolate(picture, (height, width), mode="bilinear", antialias=antialias, align_corners=False)
+
+
+def _placed(mask: Tensor, top: int, left: int, height: int, width: int, size: int) -> Tensor:
+    """(1, 1, h, w) resized to a part of a crop of ``size``, zero around it."""
+    mask = _resized(mask, height, width)
+    return F.pad(mask, (left, size - left - width, top, size - top - height))
 
 
 def _without_checkerboard(mask: Tensor) -> Tensor:
