@@ -11,6 +11,7 @@ from made_looks import BLUE, DIMMER, RED, SIZE, SKIN, two_days
 from ffavatar.animate import render_avatar
 from ffavatar.head import HeadModel
 from ffavatar.model import Estimate, create_model
+from ffavatar.model.decoder import Sampled, Sources
 from ffavatar.model.looks import BEYOND_M2, MOST_GAIN, Looks, Parts, read_looks
 from ffavatar.types import HeadParams, Views
 
@@ -119,3 +120,29 @@ def test_frames_are_taken_where_chosen() -> None:
     first, second = HeadParams.neutral(3, 4), replace(HeadParams.neutral(3, 4), jaw=torch.ones(3, 3))
     mixed = second.where(torch.tensor([True, False, True]), first)
     assert mixed.jaw[:, 0].tolist() == [1, 0, 1]
+
+
+def test_another_looks_light_is_matched_where_the_taken_look_shows_nothing() -> None:
+    """The taken view shows the left of the face; the other one all of it, ever darker to the right."""
+    model = create_model("lite")
+    decoder = model.decoder
+    points = model.head.v_template
+    skin = decoder.of_face(decoder.table(0).surface) & ~decoder.table(0).inner
+    shade = 0.8 + 2.0 * points[:, :1].clamp(-0.07, 0.07)
+    face = torch.full((len(points), 3), 0.6)
+    trust = torch.stack([0.9 * (points[:, 0] > -0.02), torch.full((len(points),), 0.9)])
+    nothing = torch.zeros(2, len(points))
+    seen = Sampled(torch.stack([face, face * shade]), nothing[..., None], nothing, trust, nothing, nothing)
+    views = Views(torch.zeros(2, 4, 4, 3), torch.ones(2, 4, 4), torch.ones(2, 4, 4), torch.zeros(2, 478, 3),
+                  torch.zeros(2, 52))  # fmt: skip
+    sources = Sources(
+        views, HeadParams.neutral(2, 90), torch.zeros(2, 1, 4, 4), Looks(torch.arange(2), torch.ones(2, 3))
+    )
+    light = decoder._in_one_light(seen, sources).light
+    assert (light[0] == 1).all()
+    lit = (face * shade * light[1] - 0.6).abs()
+    assert lit[skin & (points[:, 0] > 0)].max() < 0.03
+    alone = skin & (points[:, 0] < -0.03)  # the other view's
+    assert lit[alone].mean() < 0.5 * (face * shade - 0.6).abs()[alone].mean()
+    one = Sources(views, sources.params, sources.features, Looks.one(views))
+    assert decoder._in_one_light(seen, one).light is None

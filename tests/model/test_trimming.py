@@ -7,7 +7,7 @@ from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import load_head
 from ffavatar.model.anchors import surface_table
-from ffavatar.model.trimming import carved, trim
+from ffavatar.model.trimming import SLOPE, carved, trim
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 SIZE = 256
@@ -40,13 +40,16 @@ def at_the_middles(scene, mattes: torch.Tensor) -> torch.Tensor:
     ]
 
 
-def trimmed(scene, mattes: torch.Tensor, sinks_m: float = 0.0, valid: torch.Tensor | None = None) -> CanonicalGaussians:
+def trimmed(
+    scene, mattes: torch.Tensor, sinks_m: float = 0.0, valid: torch.Tensor | None = None, closed: bool = False
+) -> CanonicalGaussians:
     rig, canonical, params, scalp = scene
     full = torch.ones_like(mattes) if valid is None else valid
     views = Views(torch.zeros(*mattes.shape, 3), mattes, full, torch.zeros(1, 478, 3), torch.zeros(1, 52))
     seen = at_the_middles(scene, mattes)
     outer = torch.ones(len(canonical), dtype=torch.bool)
-    return trim(rig, canonical, carved(seen), views, params, outer, sinks_m * scalp)
+    sinks = torch.full((len(outer),), sinks_m) if closed else sinks_m * scalp
+    return trim(rig, canonical, carved(seen), views, params, outer, sinks, outer & closed)
 
 
 def half(column: int) -> torch.Tensor:
@@ -105,6 +108,23 @@ def test_a_scalp_beyond_the_mattes_sinks_instead_of_leaving_a_hole(scene):
     from_above.root[:, 0] = 0.9
     alphas = [render_avatar(rig, made, from_above, SIZE).alphas.sum() for made in (holes, closed)]
     assert alphas[1] > alphas[0] + 50
+
+
+def test_a_closed_surface_sinks_without_a_crack(scene):
+    """A head that is six pixels too wide in one view: nothing is cut, and no edge of the mesh becomes a step."""
+    rig, canonical, params, _ = scene
+    drawn = (render_avatar(rig, canonical, params, SIZE).alphas > 0.5).float()
+    matte = torch.nn.functional.pad(drawn, (6, 0))[..., :SIZE] * torch.nn.functional.pad(drawn, (0, 6))[..., 6:]
+    after = trimmed(scene, matte, sinks_m=0.02, closed=True)
+    assert torch.equal(after.scales, canonical.scales) and torch.equal(after.quats, canonical.quats)
+    uv, _ = project(pose_gaussians(rig, canonical, params).means, normalised_camera(1, 1))
+    assert after.opacities[((uv[0] > 0) & (uv[0] < 1)).all(-1)].min() > 0.9
+    depth = (canonical.offsets - after.offsets).norm(dim=1)
+    assert (depth > 0.003).sum() > 50 and depth.max() <= 0.02 + 1e-6
+    faces, points = rig.surface.faces, rig.points()
+    for a, b in ((0, 1), (1, 2), (2, 0)):
+        step = (depth[faces[:, a]] - depth[faces[:, b]]).abs()
+        assert (step <= SLOPE * (points[faces[:, a]] - points[faces[:, b]]).norm(dim=1) + 1e-5).all()
 
 
 def test_what_sinks_goes_no_deeper_than_it_may(scene):

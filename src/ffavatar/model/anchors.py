@@ -195,6 +195,13 @@ def smoothing_kernel(head: HeadModel, anchors: Tensor, sigma_m: float) -> Tensor
     return torch.exp(-0.5 * (torch.cdist(points, points) / sigma_m) ** 2)
 
 
+def nearness_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
+    """(A, A) weights of anchors for each other that fall steeply, and further off gently: the nearest of those that
+    have something to say are heard."""
+    distance = torch.cdist(head.v_template[anchors], head.v_template[anchors])
+    return torch.exp(-distance / 0.008) + 1e-2 * torch.exp(-distance / 0.03)
+
+
 def lift_mask(head: HeadModel, anchors: Tensor) -> Tensor:
     """(A,) in [0, 1]: where the outline may move away from the skin (hair, cap, collar), softly fading into
     the face."""

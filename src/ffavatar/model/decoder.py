@@ -24,6 +24,7 @@ from ffavatar.model.anchors import (
     hairy_vertices,
     lift_mask,
     mouth_light,
+    nearness_kernel,
     point_spacing,
     smoothing_kernel,
     surface_table,
@@ -56,6 +57,9 @@ MAX_FINE_OFFSET_M = 0.02
 MAX_SPACING_M = 0.02
 _LIFT_STEPS = 24
 _DEPTH_PIXELS = 192
+LEAST_LIGHT = 0.03  # sRGB value added to both colours whose ratio is taken
+UNLIKE, MOST_LIGHT = 0.5, 0.6  # logarithms of such a ratio: from which it is no light, and the most that is changed
+NO_LIGHT = 1e-3  # weight of no change
 _DEFAULT_FACE = 0.55  # mean sRGB value of a face in the light for which the default colours are meant
 TEETH_SATURATION = (0.15, 0.25)  # up to which a colour surely is a tooth's, and from which surely not
 _USUAL_WEIGHT = 0.3  # of the hair's median colour against colours borrowed from near and far
@@ -93,6 +97,7 @@ class Sources:
     params: HeadParams
     features: Tensor  # (S, C, H, W)
     looks: Looks
+    light: Tensor | None = None  # (S, V, 3) factors of colours read at base vertices, into the taken look's light
 
     @cached_property
     def maps(self) -> Tensor:
@@ -158,6 +163,7 @@ class AnchoredDecoder(nn.Module):
     default: Tensor
     lit: Tensor
     smooth: Tensor
+    near: Tensor
     hairy: Tensor
     liftable: Tensor
     anchors: Tensor
@@ -170,6 +176,7 @@ class AnchoredDecoder(nn.Module):
         self.register_buffer("default", default_colors(head)[anchors], persistent=False)
         self.register_buffer("lit", mouth_light(head)[anchors, None], persistent=False)
         self.register_buffer("smooth", smoothing_kernel(head, anchors, 0.015), persistent=False)
+        self.register_buffer("near", nearness_kernel(head, anchors), persistent=False)
         self.register_buffer("hairy", hairy_vertices(head)[anchors], persistent=False)
         self.register_buffer("liftable", lift_mask(head, anchors), persistent=False)
         self._tables: dict[tuple[int, str], SurfaceTable] = {}
@@ -249,7 +256,31 @@ class AnchoredDecoder(nn.Module):
         matte = matte * inside + (1 - inside)
         trust = visible * (SIDEWAYS + (1 - SIDEWAYS) * facing).clamp(0.02, 1) ** 2 * matte**2 * inside
         trust = trust * torch.lerp(facing.new_ones(()), sources.looks.weights[:, None], self.hanging(rig.surface))
+        if sources.light is not None:
+            light = torch.stack([rig.surface.interpolate(one) for one in sources.light])
+            colors = (colors * light).clamp(0, 1)
         return Sampled(colors, _sample(sources.features, uv), matte, trust, facing, depth)
+
+    @torch.no_grad()
+    def _in_one_light(self, seen: Sampled, sources: Sources) -> Sources:
+        """``sources`` with the light in which other looks' views show the skin brought into the taken look's, place by
+        place, from what is ``seen`` of the base vertices: without it, cheeks that the taken look shows edge on end in a
+        bright or dark strip. Where both show the skin their ratio is known; the nearest such places speak for the rest.
+        """
+        looks, table = sources.looks, self.table(0)
+        if looks.taken.all():
+            return sources
+        own, kept = seen.trust[looks.taken], seen.colors[looks.taken]
+        color = (own[..., None] * kept).sum(0) / own.sum(0).clamp_min(1e-6)[:, None]
+        skin = (1 - self.hanging(table.surface)).clamp(0, 1) * ~table.inner
+        surely = own.amax(0) ** 2 * skin  # edge on, a collar or the background is read instead
+        ratio = ((color + LEAST_LIGHT) / (seen.colors + LEAST_LIGHT)).log()  # (S, V, 3)
+        weight = (surely * seen.trust).sqrt() * skin / (1 + (ratio.abs().amax(-1) / UNLIKE) ** 4)
+        told = torch.cat([ratio * weight[..., None], weight[..., None]], -1)
+        near = self.near @ torch.stack([table.gather(one, len(self.anchors)) for one in told])
+        light = (near[..., :3] / (near[..., 3:] + NO_LIGHT)).clamp(-MOST_LIGHT, MOST_LIGHT).exp()
+        light = torch.stack([table.spread(one) for one in light])
+        return replace(sources, light=torch.where(looks.taken[:, None, None], 1.0, light))
 
     @torch.no_grad()
     def front(self, rig: Rig, offsets: Tensor, params: HeadParams, spacing: Tensor) -> Tensor:
@@ -313,6 +344,7 @@ class AnchoredDecoder(nn.Module):
         base = rig_at(rig, anchor_table.surface)
         front = self.front(base, lifted, params, anchor_table.spacing)
         first = self.look(base, anchor_table.slack, lifted, sources, front)
+        sources = self._in_one_light(first, sources)
         tokens = former(self._evidence(first, lift))
         coarse = self.coarse(tokens)
         outer = (~table.inner)[:, None]
@@ -357,7 +389,8 @@ class AnchoredDecoder(nn.Module):
         rig = rig_at(rig, splats.surface)
         detail = unseen_detail(rig, splats.canonical, splats.hairy, splats.confidence, seen.trust, skin, views, params)
         whole = replace(splats.canonical, colors=(splats.canonical.colors + detail).clamp(0, 1))
-        cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks)
+        closed = (splats.sinks > 0) & ~splats.hairy
+        cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks, closed)
         # tongue and cheeks are read by feedback alone, and not where photos show teeth before them
         unlike = 1 - likeness_of_teeth(seen.colors[taken].mean(0))
         return rig, cut, torch.where(splats.slack < 0, unlike, _told_best(seen.trust, taken)), learned

@@ -3,6 +3,9 @@
 The surface's Gaussians are as wide as its triangles, up to a centimetre where hair lifts it. One whose middle lies
 inside a matte reaches over its edge, one whose middle lies outside leaves a notch. So each that meets an edge is
 replaced by the Gaussian that has mean and covariance of its part inside.
+
+Skin and clothes are a closed surface: cut where one view has its outline, they would gape where another looks straight
+at them. They only sink, and take what lies around along.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ WHOLE = 0.9  # of the carving: a splat all of whose corners keep so much is left
 CARVE_POWER = 2.0  # exponent of the least matte value that any view shows of a point
 LEAST_PART = (0.04, 0.08)  # part inside from which a splat is drawn at all, and from which at its full opacity
 LOST = 0.5  # opacity left to a splat below which it sinks, rather than leave a hole in the head
-SINK_STEP_M, SUNK = 0.004, 0.7  # steps in which it sinks, and the carving that is deep enough
+SINK_STEP_M, SUNK = 0.002, 0.7  # steps in which it sinks, and the carving that is deep enough
+SLOPE = 0.4  # at most, of how deep the skin is sunk, along it: a step would be a crack
+_EASINGS = 12  # edges of the base mesh that an ease may be long: 5 cm, as the deepest dent asks
 THINNEST = 0.25  # least width that is left, as a part of the former one
 
 
@@ -39,7 +44,8 @@ class _Cut:
     """How P of the splats are changed."""
 
     which: Tensor  # (P,)
-    shift: Tensor  # (P, 3) metres in the splat's own axes
+    shift: Tensor  # (P, 3) metres in the splat's own axes, along the surface
+    depth: Tensor  # (P,) metres below the surface
     turn: Tensor  # (P, 4) quaternion, about the splat's third axis
     width: Tensor  # (P, 3) factors
     opacity: Tensor  # (P,) factor
@@ -53,18 +59,21 @@ def trim(
     params: HeadParams,
     outer: Tensor,
     sinks: Tensor,
+    closed: Tensor,
 ) -> CanonicalGaussians:
     """``canonical`` with its opacities carved, and with its splats at the mattes' edges cut to their parts inside.
 
     ``carve`` (N,) is the opacity that the mattes leave at the splats' middles; ``outer`` (N,) bool: what may be cut
     (not the mouth's inside); ``sinks`` (N,): metres that a splat may sink into the head where it is carved
-    away. Thickness and
-    colour stay. Gradients reach the splats through the change, not the change itself.
+    away; ``closed`` (N,) bool: skin and clothes, which sink but are not cut. Thickness and colour stay. Gradients reach
+    the splats through the change, not the change itself.
     """
-    cut = _measured(rig, canonical, views, params, outer, sinks)
+    cut = _measured(rig, canonical, views, params, outer, sinks, closed)
     at, quats = cut.which, canonical.quats[cut.which]
+    depth = _eased(rig, sinks.new_zeros(len(sinks)).index_copy(0, at, cut.depth)).minimum(sinks * outer)
+    below = quat_rotate(canonical.quats, quats.new_tensor([0.0, 0, -1]).expand(len(depth), 3)) * depth[:, None]
     return CanonicalGaussians(
-        offsets=canonical.offsets.index_add(0, at, quat_rotate(quats, cut.shift)),
+        offsets=(canonical.offsets + below).index_add(0, at, quat_rotate(quats, cut.shift)),
         quats=canonical.quats.index_copy(0, at, quat_multiply(quats, cut.turn)),
         scales=canonical.scales.index_copy(0, at, canonical.scales[at] * cut.width),
         opacities=canonical.opacities * carve.index_copy(0, at, cut.opacity),
@@ -74,12 +83,18 @@ def trim(
 
 @torch.no_grad()
 def _measured(
-    rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, outer: Tensor, sinks: Tensor
+    rig: Rig,
+    canonical: CanonicalGaussians,
+    views: Views,
+    params: HeadParams,
+    outer: Tensor,
+    sinks: Tensor,
+    closed: Tensor,
 ) -> _Cut:
     """Moments of the splats' parts within the mattes, for all that do not lie wholly inside."""
     known = (views.mattes * views.valid + (1 - views.valid))[:, None]
     posed = pose_gaussians(rig, canonical, params)
-    axis_x, axis_y, axis_z = torch.eye(3).to(canonical.scales)
+    axis_x, axis_y, _ = torch.eye(3).to(canonical.scales)
 
     def left_at(which: Tensor, at: Tensor) -> Tensor:
         """The carving at points ``at`` (Q, 2), in standard deviations along the splats' first two axes: (P, Q)."""
@@ -115,11 +130,29 @@ def _measured(
 
     depth, found = _sunk(posed.quats[:, which], posed.means[:, which], known, float(sinks.max()))
     sunk = found & (depth <= sinks[which] + SINK_STEP_M / 2) & (opacity < LOST)
-    shift = torch.where(sunk[:, None], -depth[:, None] * axis_z, shift)
-    half, opacity = half.masked_fill(sunk, 0.0), opacity.masked_fill(sunk, 1.0)
-    widths = torch.cat([widths.masked_fill(sunk[:, None], 1.0), torch.ones_like(depth)[:, None]], 1)
+    whole = sunk | closed[which]
+    half, opacity = half.masked_fill(whole, 0.0), opacity.masked_fill(whole, 1.0)
+    widths = torch.cat([widths.masked_fill(whole[:, None], 1.0), torch.ones_like(depth)[:, None]], 1)
     nothing = torch.zeros_like(half)
-    return _Cut(which, shift, torch.stack([half.cos(), nothing, nothing, half.sin()], -1), widths, opacity)
+    turn = torch.stack([half.cos(), nothing, nothing, half.sin()], -1)
+    return _Cut(which, shift.masked_fill(whole[:, None], 0.0), depth * sunk, turn, widths, opacity)
+
+
+@torch.no_grad()
+def _eased(rig: Rig, depth: Tensor) -> Tensor:
+    """The least depths of the surface's points, all at least ``depth`` (N,), that change by no more than ``SLOPE``
+    along the base mesh."""
+    places, parents = rig.neutral, rig.surface.parents
+    fall = SLOPE * (rig.points()[:, None] - places[parents]).norm(dim=-1)  # (N, 3) from a point to its base vertices
+    base = depth.new_zeros(len(places))
+    base = base.scatter_reduce(0, parents.flatten(), (depth[:, None] - fall).flatten(), "amax")
+    faces = rig.head.faces
+    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    start, end = torch.cat([edges, edges.flip(1)]).unbind(1)
+    along = SLOPE * (places[start] - places[end]).norm(dim=-1)
+    for _ in range(_EASINGS):
+        base = base.scatter_reduce(0, end, base[start] - along, "amax")
+    return torch.maximum(depth, (base[parents] - fall).amax(1))
 
 
 def _sunk(quats: Tensor, means: Tensor, known: Tensor, deepest: float) -> tuple[Tensor, Tensor]:
