@@ -180,7 +180,7 @@ class FrontEnd:
         crop, valid = head_crop(image, box, size)
         crop, valid = crop[None].to(self.device), valid[None].to(self.device)
         landmarks = box.to_crop(points)[None].to(self.device)
-        matte = self.matte(crop, valid, landmarks)
+        matte = self.matte(crop, valid, landmarks, once=film)
         notes = [] if film else verdicts.remarks(summary, others, clipped=1 - float(valid.mean()))
         views = Views(crop, matte, valid, landmarks, result.blendshapes.to(self.device))
         return PhotoResult(replace(summary, notes=tuple(notes)), views, points)

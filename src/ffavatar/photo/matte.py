@@ -34,24 +34,25 @@ class Matte(nn.Module):
         self.side = self.network.size[0]
         self.eval()
 
-    def forward(self, crops: Tensor, valid: Tensor, landmarks: Tensor) -> Tensor:
+    def forward(self, crops: Tensor, valid: Tensor, landmarks: Tensor, once: bool = False) -> Tensor:
         """(B, S, S, 3) in [0, 1], (B, S, S), (B, 478, >= 2) crop units -> mattes (B, S, S) in [0, 1].
 
         The face is filled; parts that do not hang together with it are removed; outside the photo the matte is 0.
+        ``once``: of the three ways to read a photo that ends inside the crop only the first, for films.
         """
         size = crops.shape[1]
-        soft = torch.cat([self._read(crop[None], _Window.around(inside)) for crop, inside in zip(crops, valid)])
+        soft = torch.cat([self._read(crop[None], _Window.around(inside), once) for crop, inside in zip(crops, valid)])
         face = torch.stack([face_mask(points, size) for points in landmarks]).to(soft)[:, None]
         soft = torch.maximum(soft, face) * _connected(soft.detach(), face)
         return soft[:, 0] * valid
 
-    def _read(self, crop: Tensor, window: _Window) -> Tensor:
+    def _read(self, crop: Tensor, window: _Window, once: bool) -> Tensor:
         """(1, S, S, 3) -> what the network finds in it, (1, 1, S, S)."""
         picture = crop.movedim(-1, 1)
         top, bottom, left, right = window.photo
         photo = picture[..., top:bottom, left:right]
         shapes = [photo]
-        if bottom - top != right - left:
+        if bottom - top != right - left and not once:
             beside = (left - window.left, window.left + window.side - right)
             above = (top - window.top, window.top + window.side - bottom)
             shapes.append(F.pad(photo, beside + above, mode="replicate"))
