@@ -20,7 +20,10 @@ _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names 
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
 SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02  # how deep what mattes carve away may sink: hair hides more than skin
 NAPE_BELOW_EARS_M, NAPE_FROM_REAR_M = 0.02, 0.015  # of the ears: where hair at the nape ends, and where it begins
-MOUTH_LIT_M, MOUTH_DARK = 0.025, 0.45  # depth in which the light in a mouth falls to 1/e, and what is left of it
+MOUTH_LIT_M = 0.025  # depth in which the light in a mouth falls to 1/e
+MOUTH_DARK = torch.tensor([0.18, 0.09, 0.09])  # what is left of it deep inside: red, from walls and tongue
+_CROWN_M, _GUMLINE_M, _TOOTH_M = 0.008, 0.0015, 0.006  # height of what is seen of a tooth, its end, and its width
+_GUM_OF_TOOTH = torch.tensor([0.68, 0.42, 0.46])
 # metres (up, forward) from where the head has them, which is too high and leaves no room: the lower teeth stood before
 # the parted lips, the upper ones behind the lip, and the tongue filled the mouth
 _IN_MOUTH_M = {"teeth_upper": (-0.003, 0.0), "teeth_lower": (-0.0035, 0.0), "tongue": (-0.005, -0.005)}
@@ -40,6 +43,7 @@ class SurfaceTable:
     sinks: Tensor  # (N,) metres that a point which the mattes carve away may sink into the head, rather than vanish
     hairy: Tensor  # (N,) bool: scalp and nape, where hair is usual
     teeth: Tensor  # (N,) bool
+    tint: Tensor  # (N, 3) factors that make what lies deep in the mouth dark, and gums of teeth; 1 elsewhere
     slack: Tensor  # (N,) metres by which a point may lie behind what a view shows and still be seen; < 0: never
     moved: Tensor  # (N, 3) metres by which the mouth's parts stand elsewhere than the head has them
 
@@ -100,10 +104,27 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
     sinks = _sinking(head, labels)[surface.parents].amin(1)
     hairy = hairy_vertices(head)[surface.parents].all(1)
     teeth = label == _INNER_PARTS.index("teeth") + 1
+    gums = torch.lerp(torch.ones_like(points), _GUM_OF_TOOTH.to(points), _in_gums(head, surface, points)[:, None])
+    tint = gums * _mouth_light(head, points, label)
     moved = _moved(head)[surface.parents[:, 0]]
     return SurfaceTable(
-        surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, hairy, teeth, slack, moved
+        surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, hairy, teeth, tint, slack,
+        moved,
     )  # fmt: skip
+
+
+def _in_gums(head: HeadModel, surface: Surface, points: Tensor) -> Tensor:
+    """(N,) in [0, 1]: how far points (N, 3) of the arcs of teeth, one sheet each, lie beyond the teeth's crowns."""
+    inside = torch.zeros_like(points[:, 0])
+    for name, up in (("teeth_upper", -1.0), ("teeth_lower", 1.0)):
+        if name not in head.regions:
+            continue
+        arc = head.v_template[head.regions[name]]
+        which = head.regions[name][surface.parents].all(1).nonzero()[:, 0]
+        near = torch.cdist(points[which][:, [0, 2]], arc[:, [0, 2]]) < _TOOTH_M
+        edge = torch.where(near, up * arc[:, 1], -torch.inf).amax(1)  # the biting edge is the end towards the other arc
+        inside[which] = ((edge - up * points[which, 1] - _CROWN_M) / _GUMLINE_M + 0.5).clamp(0, 1)
+    return inside
 
 
 def _moved(head: HeadModel) -> Tensor:
@@ -167,26 +188,25 @@ def fill_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
     return kernel * (part[:, None] == part[None]).float()
 
 
-def mouth_light(head: HeadModel) -> Tensor:
-    """(V,) in (0, 1]: how much light reaches each vertex, less the further behind the front teeth; 1 outside of the
-    mouth."""
-    labels = part_labels(head)
-    teeth = labels == _INNER_PARTS.index("teeth") + 1
-    if not teeth.any():
-        return torch.ones_like(head.v_template[:, 0])
-    depth = head.v_template[teeth, 2].max() - head.v_template[:, 2]
-    light = MOUTH_DARK + (1 - MOUTH_DARK) * torch.exp(-depth.clamp_min(0) / MOUTH_LIT_M)
-    inside = (labels > 0) & (labels != _INNER_PARTS.index("eyeballs") + 1)
-    return torch.where(inside, light, 1.0)
+def _mouth_light(head: HeadModel, points: Tensor, label: Tensor) -> Tensor:
+    """(N, 3) in (0, 1]: how much light reaches points (N, 3) of the parts ``label`` (N,), less the further behind the
+    front teeth; 1 outside of the mouth."""
+    teeth = head.v_template[part_labels(head) == _INNER_PARTS.index("teeth") + 1]
+    inside = (label > 0) & (label != _INNER_PARTS.index("eyeballs") + 1)
+    if not len(teeth):
+        return torch.ones_like(points)
+    depth = (teeth[:, 2].max() - points[:, 2]).clamp_min(0)
+    dark = MOUTH_DARK.to(points)
+    light = dark + (1 - dark) * torch.exp(-((depth / MOUTH_LIT_M) ** 2))[:, None]
+    return torch.where(inside[:, None], light, 1.0)
 
 
 def default_colors(head: HeadModel) -> Tensor:
-    """(V, 3) sRGB of what no photo may show: the mouth's inside, darker the deeper it lies, and eyeballs; grey
-    elsewhere."""
+    """(V, 3) sRGB of what no photo may show, in full light: the mouth's inside and eyeballs; grey elsewhere."""
     palette = head.v_template.new_tensor(
         [[0.5, 0.5, 0.5], [0.3, 0.13, 0.12], [0.78, 0.75, 0.74], [0.78, 0.72, 0.66], [0.55, 0.27, 0.27]]
     )
-    return palette[part_labels(head)] * mouth_light(head)[:, None]
+    return palette[part_labels(head)]
 
 
 def smoothing_kernel(head: HeadModel, anchors: Tensor, sigma_m: float) -> Tensor:

@@ -23,7 +23,6 @@ from ffavatar.model.anchors import (
     fill_kernel,
     hairy_vertices,
     lift_mask,
-    mouth_light,
     nearness_kernel,
     point_spacing,
     smoothing_kernel,
@@ -63,7 +62,7 @@ NO_LIGHT = 1e-3  # weight of no change
 _DEFAULT_FACE = 0.55  # mean sRGB value of a face in the light for which the default colours are meant
 TEETH_SATURATION = (0.15, 0.25)  # up to which a colour surely is a tooth's, and from which surely not
 _USUAL_WEIGHT = 0.3  # of the hair's median colour against colours borrowed from near and far
-_DEFAULT_WEIGHT = 1e-6  # of the default colours against borrowed ones: only where nothing of a kind was seen
+_DEFAULT_WEIGHT = 1e-4  # of the default colours against borrowed ones: only where nothing of a kind was seen
 
 
 class FullDecoder(nn.Module):
@@ -161,7 +160,6 @@ class AnchoredDecoder(nn.Module):
 
     fill: Tensor
     default: Tensor
-    lit: Tensor
     smooth: Tensor
     near: Tensor
     hairy: Tensor
@@ -174,7 +172,6 @@ class AnchoredDecoder(nn.Module):
         self.register_buffer("anchors", anchors, persistent=False)
         self.register_buffer("fill", fill_kernel(head, anchors), persistent=False)
         self.register_buffer("default", default_colors(head)[anchors], persistent=False)
-        self.register_buffer("lit", mouth_light(head)[anchors, None], persistent=False)
         self.register_buffer("smooth", smoothing_kernel(head, anchors, 0.015), persistent=False)
         self.register_buffer("near", nearness_kernel(head, anchors), persistent=False)
         self.register_buffer("hairy", hairy_vertices(head)[anchors], persistent=False)
@@ -461,16 +458,15 @@ class AnchoredDecoder(nn.Module):
     def _fill(self, table: SurfaceTable, colors: Tensor, confidence: Tensor, seen: Sampled) -> tuple[Tensor, Tensor]:
         """Colours for what no view shows, borrowed over the surface from what is seen, (N, 3); and the face's mean
         colour, (3,)."""
-        weighted = torch.cat([colors * confidence[:, None], confidence[:, None]], -1)
-        gathered = table.gather(weighted, len(self.anchors))
         # deep in the mouth it is dark: what lies there borrows a colour in its own light
-        borrowed = self.fill @ torch.cat([gathered[:, :3], gathered[:, 3:] * self.lit], -1)
-        borrowed = torch.cat([borrowed[:, :3] * self.lit, borrowed[:, 3:]], -1)
+        weighted = torch.cat([colors * confidence[:, None], table.tint * confidence[:, None]], -1)
+        gathered = table.gather(weighted, len(self.anchors))
+        borrowed, told = (self.fill @ gathered).split(3, -1)
         face = gathered[self.liftable == 0].sum(0)
-        skin = face[:3] / face[3].clamp_min(1e-6)
+        skin = face[:3] / face[3:].clamp_min(1e-6)
         light = (skin.mean() / _DEFAULT_FACE).clamp(0.1, 1.2)  # mouths are as dark as the photo's faces
         default = _DEFAULT_WEIGHT * light * self.default
-        filled = table.spread((borrowed[:, :3] + default) / (borrowed[:, 3:] + _DEFAULT_WEIGHT))
+        filled = table.spread((borrowed + default) / (told + _DEFAULT_WEIGHT)) * table.tint
 
         # Behind the outline only hair lends to hair, the more the less it looks like the face and the better it is
         # seen: forehead, ears and background beside the hair are none.
