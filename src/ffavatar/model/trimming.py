@@ -70,7 +70,7 @@ def trim(
     """
     cut = _measured(rig, canonical, views, params, outer, sinks, closed)
     at, quats = cut.which, canonical.quats[cut.which]
-    depth = _eased(rig, sinks.new_zeros(len(sinks)).index_copy(0, at, cut.depth)).minimum(sinks * outer)
+    depth = _eased(rig, sinks.new_zeros(len(sinks)).index_copy(0, at, cut.depth), sinks * outer)
     below = quat_rotate(canonical.quats, quats.new_tensor([0.0, 0, -1]).expand(len(depth), 3)) * depth[:, None]
     return CanonicalGaussians(
         offsets=(canonical.offsets + below).index_add(0, at, quat_rotate(quats, cut.shift)),
@@ -139,20 +139,22 @@ def _measured(
 
 
 @torch.no_grad()
-def _eased(rig: Rig, depth: Tensor) -> Tensor:
-    """The least depths of the surface's points, all at least ``depth`` (N,), that change by no more than ``SLOPE``
-    along the base mesh."""
-    places, parents = rig.neutral, rig.surface.parents
-    fall = SLOPE * (rig.points()[:, None] - places[parents]).norm(dim=-1)  # (N, 3) from a point to its base vertices
-    base = depth.new_zeros(len(places))
-    base = base.scatter_reduce(0, parents.flatten(), (depth[:, None] - fall).flatten(), "amax")
-    faces = rig.head.faces
+def _eased(rig: Rig, depth: Tensor, deepest: Tensor) -> Tensor:
+    """Depths (N,) of the surface's points that change by no more than ``SLOPE`` along the base mesh, linearly over each
+    triangle: at most ``deepest`` (N,), and no further short of ``depth`` (N,) than triangles and that make them."""
+    parents, faces, places = rig.surface.parents, rig.head.faces, rig.neutral
     edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     start, end = torch.cat([edges, edges.flip(1)]).unbind(1)
     along = SLOPE * (places[start] - places[end]).norm(dim=-1)
+    fall = SLOPE * (rig.points()[:, None] - places[parents]).norm(dim=-1)  # (N, 3) from a point to its base vertices
+    low = depth.new_zeros(len(places))
+    low = low.scatter_reduce(0, parents.flatten(), (depth[:, None] - fall).flatten(), "amax")
+    high = torch.full_like(low, torch.inf)
+    high = high.scatter_reduce(0, parents.flatten(), deepest.repeat_interleave(3), "amin")
     for _ in range(_EASINGS):
-        base = base.scatter_reduce(0, end, base[start] - along, "amax")
-    return torch.maximum(depth, (base[parents] - fall).amax(1))
+        low = low.scatter_reduce(0, end, low[start] - along, "amax")
+        high = high.scatter_reduce(0, end, high[start] + along, "amin")
+    return rig.surface.interpolate(low.minimum(high)[:, None])[:, 0]
 
 
 def _sunk(quats: Tensor, means: Tensor, known: Tensor, deepest: float) -> tuple[Tensor, Tensor]:
