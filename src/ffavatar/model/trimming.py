@@ -65,7 +65,7 @@ def trim(
 
     ``carve`` (N,) is the opacity that the mattes leave at the splats' middles; ``outer`` (N,) bool: what may be cut
     (not the mouth's inside); ``sinks`` (N,): metres that a splat may sink into the head where it is carved
-    away; ``closed`` (N,) bool: skin and clothes, which sink but are not cut. Thickness and colour stay. Gradients reach
+    away; ``closed`` (N,) bool: skin and clothes, which are not cut to parts. Thickness and colour stay. Gradients reach
     the splats through the change, not the change itself.
     """
     cut = _measured(rig, canonical, views, params, outer, sinks, closed)
@@ -94,7 +94,7 @@ def _measured(
     """Moments of the splats' parts within the mattes, for all that do not lie wholly inside."""
     known = (views.mattes * views.valid + (1 - views.valid))[:, None]
     posed = pose_gaussians(rig, canonical, params)
-    axis_x, axis_y, _ = torch.eye(3).to(canonical.scales)
+    axis_x, axis_y = torch.eye(3).to(canonical.scales)[:2]
 
     def left_at(which: Tensor, at: Tensor) -> Tensor:
         """The carving at points ``at`` (Q, 2), in standard deviations along the splats' first two axes: (P, Q)."""
@@ -130,7 +130,7 @@ def _measured(
 
     depth, found = _sunk(posed.quats[:, which], posed.means[:, which], known, float(sinks.max()))
     sunk = found & (depth <= sinks[which] + SINK_STEP_M / 2) & (opacity < LOST)
-    whole = sunk | closed[which]
+    whole = sunk | (closed[which] & (opacity >= LOST))
     half, opacity = half.masked_fill(whole, 0.0), opacity.masked_fill(whole, 1.0)
     widths = torch.cat([widths.masked_fill(whole[:, None], 1.0), torch.ones_like(depth)[:, None]], 1)
     nothing = torch.zeros_like(half)
