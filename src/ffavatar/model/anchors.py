@@ -89,7 +89,7 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
     labels = part_labels(head)
     points = surface.interpolate(head.v_template)
     label = labels[surface.parents[:, 0]]
-    nearest, weight = [], []
+    nearest, weight, anchored = [], [], []
     for start in range(0, len(points), 8192):
         part = slice(start, start + 8192)
         distance = torch.cdist(points[part], head.v_template[anchors])
@@ -97,6 +97,10 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
         best, index = distance.topk(NEIGHBOURS, largest=False)
         width = best[:, -1:].clamp_min(1e-4) * 0.6
         raw = torch.exp(-0.5 * (best / width) ** 2)
+        own = labels[anchors][index] == label[part, None]
+        has_own = own.any(1, keepdim=True)
+        raw = torch.where(own | ~has_own, raw, 0.0)  # a part with few anchors makes do with them
+        anchored.append(has_own)
         nearest.append(index)
         weight.append(raw / raw.sum(1, keepdim=True))
     spacing = point_spacing(points, surface.faces)
@@ -105,7 +109,7 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
     hairy = hairy_vertices(head)[surface.parents].all(1)
     teeth = label == _INNER_PARTS.index("teeth") + 1
     gums = torch.lerp(torch.ones_like(points), _GUM_OF_TOOTH.to(points), _in_gums(head, surface, points)[:, None])
-    tint = gums * _mouth_light(head, points, label)
+    tint = torch.where(torch.cat(anchored), gums * _mouth_light(head, points, label), 1.0)  # others lend to the skin
     moved = _moved(head)[surface.parents[:, 0]]
     return SurfaceTable(
         surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, hairy, teeth, tint, slack,

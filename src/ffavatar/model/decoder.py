@@ -62,7 +62,7 @@ NO_LIGHT = 1e-3  # weight of no change
 _DEFAULT_FACE = 0.55  # mean sRGB value of a face in the light for which the default colours are meant
 TEETH_SATURATION = (0.15, 0.25)  # up to which a colour surely is a tooth's, and from which surely not
 _USUAL_WEIGHT = 0.3  # of the hair's median colour against colours borrowed from near and far
-_DEFAULT_WEIGHT = 1e-4  # of the default colours against borrowed ones: only where nothing of a kind was seen
+_DEFAULT_WEIGHT = 1e-6  # of the default colours against borrowed ones: only where nothing of a kind was seen
 
 
 class FullDecoder(nn.Module):
