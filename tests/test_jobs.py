@@ -128,7 +128,9 @@ def test_ray_on_this_machine_replaces_killed_workers(tmp_path: Path, monkeypatch
     assert [bool(d.error) for d in done] == [False, False, False, True, False]
     assert ended(tmp_path) == {"p0": 1, "p1": 1, "p2": 1, "p4": 1} and begun(tmp_path)["p3"] == 3
     with pytest.raises(ValueError, match="x cannot be done"):
-        list(run_jobs(work, [Piece("x", tmp_path, fail=True)], Crew(1, "local")))
+        list(run_jobs(work, [Piece("x", tmp_path, fail=True), *jobs[:2]], Crew(1, "local")))
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith(("Prefetcher", "Streaming"))]
+    assert not left  # they would end this process with their next call of Ray
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections import deque
@@ -28,6 +29,7 @@ Result = TypeVar("Result")
 
 ATTEMPTS = 3  # workers that may die of one job before it is given up
 _STARTS = 3  # of Ray on this machine: on a busy one its processes may not be up in time
+_THREAD_ENDS_S = 20.0  # at most, until a thread of Ray Data has ended
 _RAY_WAVE = 10_000  # jobs of one dataset: each is a block of its own, and Ray keeps account of every block
 _RAY_LOSSES = 20  # machines lost with finished rows on them, after which something else is wrong
 
@@ -239,7 +241,21 @@ def _on_ray(
                 yield Done(index, jobs[index], None, died(attempts), attempts)
     finally:
         if started:
+            _end_threads()
             ray.shutdown()
+
+
+def _end_threads() -> None:
+    """End what Ray Data leaves behind where rows are not read to the end: the next call of Ray by one of its threads,
+    after ``shutdown``, would end this process."""
+    for thread in threading.enumerate():
+        if thread.name == "Prefetcher":
+            stop = getattr(getattr(getattr(thread, "_target", None), "__self__", None), "stop", None)
+            if stop is not None:
+                stop()
+                thread.join(_THREAD_ENDS_S)
+        elif thread.name.startswith("StreamingExecutor"):
+            thread.join(_THREAD_ENDS_S)
 
 
 def _ray_rows(
