@@ -458,9 +458,9 @@ class AnchoredDecoder(nn.Module):
     def _fill(self, table: SurfaceTable, colors: Tensor, confidence: Tensor, seen: Sampled) -> tuple[Tensor, Tensor]:
         """Colours for what no view shows, borrowed over the surface from what is seen, (N, 3); and the face's mean
         colour, (3,)."""
-        # deep in the mouth it is dark: what lies there borrows a colour in its own light
-        weighted = torch.cat([colors * confidence[:, None], table.tint * confidence[:, None]], -1)
-        gathered = table.gather(weighted, len(self.anchors))
+        # deep in the mouth it is dark: what lies there borrows a colour in its own light, and lends little
+        lends = (confidence * table.tint.amin(-1) ** 2)[:, None]
+        gathered = table.gather(torch.cat([colors * lends, table.tint * lends], -1), len(self.anchors))
         borrowed, told = (self.fill @ gathered).split(3, -1)
         face = gathered[self.liftable == 0].sum(0)
         skin = face[:3] / face[3:].clamp_min(1e-6)
