@@ -83,6 +83,19 @@ def test_matte_of_a_photo_that_fills_the_crop_is_one_reading(result):
     assert (whole - views.mattes).abs().max() < 1e-6 and part[:, 460:].max() == 0
 
 
+@pytest.mark.parametrize("said", [(0.3, 0.9, 0.5), (0.9, 0.3, 0.5), (0.5, 0.3, 0.9), (0.3, 0.5, 0.9)])
+def test_the_middle_of_three_readings_is_taken(said):
+    class Says(torch.nn.Module):
+        def forward(self, squares):
+            return (torch.tensor(said)[: len(squares), None, None, None].expand(-1, 1, *squares.shape[2:]),)
+
+    matte, valid = Matte(), torch.zeros(1, 64, 64)
+    matte.network = Says()
+    valid[:, 8:40, 4:60] = 1
+    found = matte(torch.zeros(1, 64, 64, 3), valid, torch.full((1, 478, 3), 0.4))
+    torch.testing.assert_close(found[0, 30:38, 40:56], torch.full((8, 16), (0.5 - 0.1) / 0.8))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(1, 40))
 def test_window_of_the_matte(data: st.DataObject, size: int):

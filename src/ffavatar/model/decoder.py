@@ -30,7 +30,7 @@ from ffavatar.model.anchors import (
     vertex_normals,
 )
 from ffavatar.model.flow import gaussian_blurred
-from ffavatar.model.looks import Looks, Parts, read_looks, shown_beyond
+from ffavatar.model.looks import Looks, Parts, light_of, light_told, read_looks, shown_beyond
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
 from ffavatar.model.trimming import carved, trim
 from ffavatar.model.unseen_hair import likeness_of_hair, unseen_detail
@@ -56,9 +56,6 @@ MAX_FINE_OFFSET_M = 0.02
 MAX_SPACING_M = 0.02
 _LIFT_STEPS = 24
 _DEPTH_PIXELS = 192
-LEAST_LIGHT = 0.03  # sRGB value added to both colours whose ratio is taken
-UNLIKE, MOST_LIGHT = 0.5, 0.6  # logarithms of such a ratio: from which it is no light, and the most that is changed
-NO_LIGHT = 1e-3  # weight of no change
 _DEFAULT_FACE = 0.55  # mean sRGB value of a face in the light for which the default colours are meant
 TEETH_SATURATION = (0.15, 0.25)  # up to which a colour surely is a tooth's, and from which surely not
 _USUAL_WEIGHT = 0.3  # of the hair's median colour against colours borrowed from near and far
@@ -260,23 +257,14 @@ class AnchoredDecoder(nn.Module):
 
     @torch.no_grad()
     def _in_one_light(self, seen: Sampled, sources: Sources) -> Sources:
-        """``sources`` with the light in which other looks' views show the skin brought into the taken look's, place by
-        place, from what is ``seen`` of the base vertices: without it, cheeks that the taken look shows edge on end in a
-        bright or dark strip. Where both show the skin their ratio is known; the nearest such places speak for the rest.
-        """
+        """``sources`` with what brings other looks' light into the taken one's, as ``seen`` on the base vertices."""
         looks, table = sources.looks, self.table(0)
         if looks.taken.all():
             return sources
-        own, kept = seen.trust[looks.taken], seen.colors[looks.taken]
-        color = (own[..., None] * kept).sum(0) / own.sum(0).clamp_min(1e-6)[:, None]
         skin = (1 - self.hanging(table.surface)).clamp(0, 1) * ~table.inner
-        surely = own.amax(0) ** 2 * skin  # edge on, a collar or the background is read instead
-        ratio = ((color + LEAST_LIGHT) / (seen.colors + LEAST_LIGHT)).log()  # (S, V, 3)
-        weight = (surely * seen.trust).sqrt() * skin / (1 + (ratio.abs().amax(-1) / UNLIKE) ** 4)
-        told = torch.cat([ratio * weight[..., None], weight[..., None]], -1)
+        told = light_told(looks, seen.colors, seen.trust, skin)
         near = self.near @ torch.stack([table.gather(one, len(self.anchors)) for one in told])
-        light = (near[..., :3] / (near[..., 3:] + NO_LIGHT)).clamp(-MOST_LIGHT, MOST_LIGHT).exp()
-        light = torch.stack([table.spread(one) for one in light])
+        light = torch.stack([table.spread(one) for one in light_of(near)])
         return replace(sources, light=torch.where(looks.taken[:, None, None], 1.0, light))
 
     @torch.no_grad()

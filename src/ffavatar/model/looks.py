@@ -25,6 +25,9 @@ MOST_APART = 1.7  # sum of these three, in those units, between two views of one
 ENOUGH = 1.0  # trust, summed over vertices, below which two views show too little in common to be compared
 MARGIN = 5 / 96  # crop sides by which an outline may be off: no pose is exact, and hair has no depth of its own
 MOST_GAIN = 2.5  # of another look's light
+LEAST_LIGHT = 0.03  # sRGB value added to both colours whose ratio is taken
+UNLIKE, MOST_LIGHT = 0.5, 0.6  # logarithms of such a ratio: from which it is no light, and the most that is changed
+NO_LIGHT = 1e-3  # weight of no change
 SEEN, BRIGHT = 0.2, 0.98  # trust from which a face's colour counts, and the share of all values that is not blown out
 
 
@@ -109,6 +112,27 @@ def read_looks(colors: Tensor, trust: Tensor, parts: Parts, beyond: Tensor, like
     light = gains[:, first].clamp_min(1 / MOST_GAIN).minimum(most)
     light = torch.where((rank == 0)[:, None], 1.0, light)
     return Looks(rank, light)
+
+
+def light_told(looks: Looks, colors: Tensor, trust: Tensor, skin: Tensor) -> Tensor:
+    """What V vertices tell of the light of S views beside the taken look's, (S, V, 4): logarithms of the ratio of their
+    colours, weighted, and the weight. ``colors`` (S, V, 3) and ``trust`` (S, V) as in :func:`read_looks`; ``skin`` (V,)
+    in [0, 1].
+
+    One gain for a whole photo leaves cheeks that the taken look shows edge on in a bright or dark strip. Where both
+    show skin their ratio is known; the nearest such places speak for the rest (:func:`light_of` of near ones' sums).
+    """
+    own, kept = trust[looks.taken], colors[looks.taken]
+    color = (own[..., None] * kept).sum(0) / own.sum(0).clamp_min(1e-6)[:, None]
+    surely = own.amax(0) ** 2 * skin  # edge on, a collar or the background is read instead
+    ratio = ((color + LEAST_LIGHT) / (colors + LEAST_LIGHT)).log()
+    weight = (surely * trust).sqrt() * skin / (1 + (ratio.abs().amax(-1) / UNLIKE) ** 4)
+    return torch.cat([ratio * weight[..., None], weight[..., None]], -1)
+
+
+def light_of(told: Tensor) -> Tensor:
+    """Sums of what :func:`light_told` gives, (..., 4), as factors of colours (..., 3)."""
+    return (told[..., :3] / (told[..., 3:] + NO_LIGHT)).clamp(-MOST_LIGHT, MOST_LIGHT).exp()
 
 
 def shown_beyond(rig: Rig, hangers: Tensor, views: Views, params: HeadParams, depth: Tensor) -> Tensor:

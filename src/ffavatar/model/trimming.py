@@ -5,7 +5,7 @@ inside a matte reaches over its edge, one whose middle lies outside leaves a not
 replaced by the Gaussian that has mean and covariance of its part inside.
 
 Skin and clothes are a closed surface: cut where one view has its outline, they would gape where another looks straight
-at them. They only sink, and take what lies around along.
+at them. They sink as a whole, and take what lies around along; only what cannot sink far enough vanishes.
 """
 
 from __future__ import annotations
