@@ -89,11 +89,11 @@ def test_the_middle_of_three_readings_is_taken(said):
         def forward(self, squares):
             return (torch.tensor(said)[: len(squares), None, None, None].expand(-1, 1, *squares.shape[2:]),)
 
-    matte, valid = Matte(), torch.zeros(1, 64, 64)
+    matte, valid = Matte(), torch.zeros(64, 64)
     matte.network = Says()
-    valid[:, 8:40, 4:60] = 1
-    found = matte(torch.zeros(1, 64, 64, 3), valid, torch.full((1, 478, 3), 0.4))
-    torch.testing.assert_close(found[0, 30:38, 40:56], torch.full((8, 16), (0.5 - 0.1) / 0.8))
+    valid[8:40, 4:60] = 1
+    found = matte._read(torch.zeros(1, 64, 64, 3), _Window.around(valid), once=False)
+    torch.testing.assert_close(found[0, 0, 9:39, 5:59], torch.full((30, 54), (0.5 - 0.1) / 0.8))
 
 
 @settings(max_examples=60, deadline=None)
