@@ -10,10 +10,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ffavatar.animate import Rig, pose_gaussians
-from ffavatar.avatar import VERSION, Avatar
+from ffavatar.avatar import _SHADE_SHAPES, VERSION, Avatar
 from ffavatar.errors import InputError
 from ffavatar.head import load_head
-from ffavatar.types import CanonicalGaussians, HeadParams
+from ffavatar.types import CanonicalGaussians, HeadParams, Shades
 
 
 def distances(points):
@@ -38,6 +38,22 @@ def avatar():
     return Avatar(rig, made, identity, {"made from": "a test"})
 
 
+@pytest.fixture(scope="module")
+def shaded(avatar):
+    """The avatar with shades of two views: at rest, and with a smile, turned."""
+    generator = torch.Generator().manual_seed(1)
+    expression = torch.zeros(2, len(avatar.expression_names))
+    expression[1, :8] = 0.5
+    shades = Shades(
+        colors=torch.rand(len(avatar), 2, 3, generator=generator) - 0.5,
+        certainty=torch.rand(len(avatar), 2, generator=generator),
+        expression=expression,
+        jaw=torch.tensor([[0.0, 0, 0], [0.25, 0, 0]]),
+        turn=torch.tensor([[0.0, 0, 0], [0.1, 0.4, 0]]),
+    )
+    return replace(avatar, rig=replace(avatar.rig, shades=shades))
+
+
 @pytest.fixture
 def talking(avatar):
     params = avatar.neutral_params(2)
@@ -54,6 +70,25 @@ def test_round_trip_draws_the_same_picture(avatar, talking, tmp_path):
     a, b = avatar.render(talking, 128).images, back.render(talking, 128).images
     assert a.std() > 0.05  # there is something to compare
     assert -10 * torch.log10((a - b).square().mean()) > 45
+
+
+def test_shades_come_back_and_change_the_picture(avatar, shaded, talking, tmp_path):
+    shaded.save(tmp_path / "me.safetensors")
+    back = Avatar.load(tmp_path / "me.safetensors")
+    a, b, c = (one.render(talking, 128).images for one in (shaded, back, avatar))
+    assert -10 * torch.log10((a - b).square().mean()) > 45
+    assert (a - c).abs().mean() > 0.01
+    avatar.save(tmp_path / "plain.safetensors")
+    assert Avatar.load(tmp_path / "plain.safetensors").rig.shades is None
+
+
+def test_readers_that_know_no_shades_find_the_same_avatar(avatar, shaded, tmp_path):
+    """Shades stand beside what version 1 had from its beginning, and change none of it."""
+    for name, one in (("plain", avatar), ("shaded", shaded)):
+        one.save(tmp_path / f"{name}.safetensors")
+    plain, more = (load_file(tmp_path / f"{name}.safetensors") for name in ("plain", "shaded"))
+    assert {name for name in more if name not in plain} == set(_SHADE_SHAPES)
+    assert all((more[name] == plain[name]).all() for name in plain)
 
 
 def test_saving_twice_is_saving_once(avatar, tmp_path):
@@ -137,6 +172,27 @@ def test_damage_is_refused(written, name, damage):
     damage(tensors)
     save_file(tensors, path, metadata=header)
     with pytest.raises(InputError, match=r"me\.safetensors"):
+        Avatar.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("missing", lambda t: t.pop("shade_turn")),
+        ("count", lambda t: t.update(shade_jaw=t["shade_jaw"][:1])),
+        ("type", lambda t: t.update(shade_colors=t["shade_colors"].astype(np.float32))),
+        ("not finite", lambda t: t["shade_expression"].__setitem__((0, 0), np.inf)),
+    ],
+)
+def test_damaged_shades_are_refused(shaded, tmp_path, name, damage):
+    path = tmp_path / "me.safetensors"
+    shaded.save(path)
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])["__metadata__"]
+    tensors = load_file(path)
+    damage(tensors)
+    save_file(tensors, path, metadata=header)
+    with pytest.raises(InputError, match=r"me\.safetensors is a damaged avatar"):
         Avatar.load(path)
 
 

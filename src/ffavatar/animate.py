@@ -2,34 +2,38 @@
 
 Blendshapes, pose correctives and linear blend skinning move the base vertices; a Gaussian follows the three it hangs on
 by its barycentric weights, and its offset and orientation turn with their blended rotation. The viewer and the exports
-do the same, in the same order.
+do the same, in the same order. Shades (``shades.py``), where an avatar has them, change its colours with the frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ffavatar.geometry import normalised_camera, quat_multiply, quat_rotate
+from ffavatar.geometry import axis_angle_to_matrix, normalised_camera, quat_multiply, quat_rotate
 from ffavatar.head import HeadModel, Surface
 from ffavatar.render import Backend, attach, can_attach, rasterize
-from ffavatar.types import Camera, CanonicalGaussians, Gaussians, HeadParams, Rendering
+from ffavatar.shades import closeness, shaded
+from ffavatar.types import Camera, CanonicalGaussians, Gaussians, HeadParams, Rendering, Shades
 
 EPS2D = 0.3  # square pixels by which splats are widened on the picture: gsplat's default, and that of all viewers
 
 
 @dataclass(frozen=True)
 class Rig:
-    """One person's skeleton: a head model with the identity already in it, and the surface the Gaussians hang on."""
+    """One person's skeleton: a head model with the identity already in it, and the surface the Gaussians hang on; and
+    how their colours follow expression and view."""
 
     head: HeadModel
     neutral: Float[Tensor, "V 3"]  # metres
     joints: Float[Tensor, "5 3"]  # metres
     surface: Surface
+    shades: Shades | None = None  # None: colours last
 
     @staticmethod
     def of(head: HeadModel, identity: Float[Tensor, " I"], surface: Surface) -> Rig:
@@ -41,6 +45,32 @@ class Rig:
         """Surface points of the neutral head."""
         return self.surface.interpolate(self.neutral)
 
+    def moved(self, expression: Float[Tensor, "B E"], jaw: Float[Tensor, "B 3"]) -> Float[Tensor, "B V 3"]:
+        """How far expression and jaw take each base vertex from rest, metres."""
+        rest = HeadParams.neutral(len(jaw), expression.shape[1], jaw.device, distance_m=0.0)
+        posed = self.head.pose(self.neutral[None], self.joints[None], replace(rest, expression=expression, jaw=jaw))
+        return posed.vertices - self.neutral
+
+    @cached_property
+    def _shaded_at(self) -> tuple[Tensor, Tensor]:
+        """Of the shades' views: how far the vertices were moved (K, V, 3), and the head turned (K, 3, 3)."""
+        assert self.shades is not None
+        return self.moved(self.shades.expression, self.shades.jaw), axis_angle_to_matrix(self.shades.turn)
+
+    def shade(self, colors: Float[Tensor, "N 3"], params: HeadParams, camera: Camera | None) -> Tensor:
+        """``colors`` as they are in the frames of ``params``: (B, N, 3) with shades, else unchanged.
+
+        The head is seen by ``camera``, or else by the normalised one. Nothing is differentiated but ``colors``."""
+        if self.shades is None:
+            return colors
+        with torch.no_grad():
+            turned = axis_angle_to_matrix(params.root) @ axis_angle_to_matrix(params.neck)
+            if camera is not None:
+                usual = normalised_camera(1, 1, turned.device).world_to_cam
+                turned = (usual.mT @ camera.world_to_cam)[..., :3, :3] @ turned
+            alike = closeness(self.moved(params.expression, params.jaw), turned, *self._shaded_at)
+        return shaded(colors, self.shades, alike, self.surface)
+
 
 def pose_surface(rig: Rig, params: HeadParams) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N 4"]]:
     """Posed surface points (B, N, 3) and their rotations (B, N, 4) wxyz, normalised."""
@@ -50,23 +80,29 @@ def pose_surface(rig: Rig, params: HeadParams) -> tuple[Float[Tensor, "B N 3"], 
 
 
 def pose_gaussians(
-    rig: Rig, canonical: CanonicalGaussians, params: HeadParams, rotate_covariance: bool = True
+    rig: Rig,
+    canonical: CanonicalGaussians,
+    params: HeadParams,
+    rotate_covariance: bool = True,
+    camera: Camera | None = None,
 ) -> Gaussians:
-    """Animate: means and quats get a leading frame axis, the other attributes stay shared.
+    """Animate: means and quats get a leading frame axis, and with shades in the rig colours, too; the other attributes
+    stay shared. ``camera`` is where the shades are seen from, the normalised one by default.
 
     ``rotate_covariance=False`` keeps each splat's orientation as in canonical space (the paper's form); turned heads
     then show broken splats.
     """
+    colors = rig.shade(canonical.colors, params, camera)
     inputs = (rig.neutral, canonical.offsets, canonical.quats, *vars(params).values())
     if rotate_covariance and can_attach(*inputs):
         posed = rig.head.pose(rig.neutral[None], rig.joints[None], params)
         parents, barycentric = rig.surface.parents, rig.surface.barycentric
         means, quats = attach(posed.vertices, posed.quats, parents, barycentric, canonical.offsets, canonical.quats)
-        return Gaussians(means, quats, canonical.scales, canonical.opacities, canonical.colors)
+        return Gaussians(means, quats, canonical.scales, canonical.opacities, colors)
     points, turn = pose_surface(rig, params)
     means = points + quat_rotate(turn, canonical.offsets)
     quats = quat_multiply(turn, canonical.quats) if rotate_covariance else canonical.quats.expand(len(params), -1, -1)
-    return Gaussians(means, quats, canonical.scales, canonical.opacities, canonical.colors)
+    return Gaussians(means, quats, canonical.scales, canonical.opacities, colors)
 
 
 def render_gaussians(
@@ -103,7 +139,7 @@ def render_avatar(
 
     ``rotate_covariance`` as in ``pose_gaussians``, ``eps2d`` as in ``render_gaussians``.
     """
+    posed = pose_gaussians(rig, canonical, params, rotate_covariance, camera)
     if camera is None:
         camera = normalised_camera(size, len(params), params.root.device)
-    posed = pose_gaussians(rig, canonical, params, rotate_covariance)
     return render_gaussians(posed, camera, background, backend, eps2d)

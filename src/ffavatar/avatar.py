@@ -22,7 +22,7 @@ from ffavatar.animate import Rig, render_avatar
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
 from ffavatar.head import HeadArrays, HeadModel, Surface
-from ffavatar.types import Camera, CanonicalGaussians, HeadParams, Rendering
+from ffavatar.types import Camera, CanonicalGaussians, HeadParams, Rendering, Shades
 
 FORMAT = "ffavatar"
 VERSION = 1
@@ -36,12 +36,20 @@ _SHAPES: dict[str, tuple[str, ...]] = {
     "parents": ("N", "3"), "barycentric": ("N", "3"),
     "offsets": ("N", "3"), "log_scales": ("N", "3"), "quats": ("N", "4"), "opacities": ("N",), "colors": ("N", "3"),
 }  # fmt: skip
+_SHADE_SHAPES: dict[str, tuple[str, ...]] = {
+    "shade_colors": ("N", "K", "3"), "shade_certainty": ("N", "K"), "shade_expression": ("K", "E"),
+    "shade_jaw": ("K", "3"), "shade_turn": ("K", "3"),
+}  # fmt: skip
+"""All of them or none: what older readers pass over, drawing the lasting colours."""
 _DTYPES = {
     "neutral": "float32", "joints": "float32", "faces": "int32", "lbs_weights": "float16", "basis_rows": "int32",
     "joint_expdirs": "float32", "expdirs": "float16", "posedirs": "float16", "identity": "float32",
     "parents": "uint16", "barycentric": "float16",
     "offsets": "float16", "log_scales": "float16", "quats": "int8", "opacities": "uint8", "colors": "uint8",
+    "shade_colors": "int8", "shade_certainty": "uint8", "shade_expression": "float32", "shade_jaw": "float32",
+    "shade_turn": "float32",
 }  # fmt: skip
+_SHADE_STEPS = 254  # of an int8 in a whole colour: shades reach half of it
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Avatar:
             self.rig.neutral.to(device),
             self.rig.joints.to(device),
             self.rig.surface.to(device),
+            None if self.rig.shades is None else self.rig.shades.to(device),
         )
         return Avatar(rig, self.canonical.to(device), self.identity.to(device), self.about)
 
@@ -161,6 +170,15 @@ def _pack(avatar: Avatar) -> dict[str, np.ndarray]:
         "opacities": (made.opacities * 255).round(),
         "colors": (made.colors * 255).round(),
     }
+    shades = avatar.rig.shades
+    if shades is not None:
+        values |= {
+            "shade_colors": (shades.colors * _SHADE_STEPS).round().clamp(-127, 127),
+            "shade_certainty": (shades.certainty * 255).round(),
+            "shade_expression": shades.expression,
+            "shade_jaw": shades.jaw,
+            "shade_turn": shades.turn,
+        }
     return {
         name: np.ascontiguousarray(value.detach().cpu().numpy().astype(_DTYPES[name])) for name, value in values.items()
     }
@@ -213,7 +231,7 @@ def _check(path: Path, header: dict[str, str], tensors: dict[str, np.ndarray]) -
         return InputError(f"{path} is a damaged avatar ({reason}); make it anew.")
 
     sizes: dict[str, int] = {}
-    for name, shape in _SHAPES.items():
+    for name, shape in (_SHAPES | (_SHADE_SHAPES if _has_shades(tensors) else {})).items():
         if name not in tensors:
             raise refuse(f"{name} is missing")
         value = tensors[name]
@@ -242,6 +260,10 @@ def _check(path: Path, header: dict[str, str], tensors: dict[str, np.ndarray]) -
         raise refuse("its expression names do not fit")
     if not isinstance(about, dict) or any(value.shape != (5, 3) for value in poses.values()):
         raise refuse("its header is incomplete")
+
+
+def _has_shades(tensors: dict[str, np.ndarray]) -> bool:
+    return not _SHADE_SHAPES.keys().isdisjoint(tensors)
 
 
 def _unpack(header: dict[str, str], tensors: dict[str, np.ndarray]) -> Avatar:
@@ -283,4 +305,14 @@ def _unpack(header: dict[str, str], tensors: dict[str, np.ndarray]) -> Avatar:
         opacities=real("opacities") / 255,
         colors=real("colors") / 255,
     )
-    return Avatar(Rig(head, neutral, real("joints"), surface), canonical, real("identity"), json.loads(header["about"]))
+    shades = None
+    if _has_shades(tensors):
+        shades = Shades(
+            colors=real("shade_colors") / _SHADE_STEPS,
+            certainty=real("shade_certainty") / 255,
+            expression=real("shade_expression"),
+            jaw=real("shade_jaw"),
+            turn=real("shade_turn"),
+        )
+    rig = Rig(head, neutral, real("joints"), surface, shades)
+    return Avatar(rig, canonical, real("identity"), json.loads(header["about"]))

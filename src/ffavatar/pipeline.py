@@ -68,8 +68,8 @@ def decode(model: FFAvatar, source: Views, level: int | None, estimate: Estimate
     taken = made.looks.taken
     subdivisions = model.config.surface_level if level is None else level
     rig, canonical, told = unfolded(made.rig, made.canonical, made.told, subdivisions)
-    canonical = feedback(rig, canonical, source[taken], estimate.params[taken], told)
-    return Avatar(rig, canonical, estimate.identity)
+    canonical, shades = feedback(rig, canonical, source[taken], estimate.params[taken], told)
+    return Avatar(replace(rig, shades=shades), canonical, estimate.identity)
 
 
 @torch.no_grad()
@@ -189,7 +189,7 @@ def _thinned(avatar: Avatar, wanted: int) -> Avatar:
         made.offsets[::step], made.quats[::step], made.scales[::step] * step**0.5, made.opacities[::step],
         made.colors[::step],
     )  # fmt: skip
-    return Avatar(replace(rig, surface=surface), thin, avatar.identity)
+    return Avatar(replace(rig, surface=surface, shades=None), thin, avatar.identity)
 
 
 def targets_on_white(target: Views, size: int) -> tuple[Tensor, Tensor, Tensor]:

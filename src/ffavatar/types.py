@@ -34,7 +34,7 @@ class Gaussians:
     quats: Float[Tensor, "... N 4"]  # wxyz, normalised
     scales: Float[Tensor, "... N 3"]  # metres, standard deviations
     opacities: Float[Tensor, "... N"]  # in [0, 1]
-    colors: Float[Tensor, "... N C"]  # sRGB in [0, 1] for C = 3
+    colors: Float[Tensor, "... N C"]  # sRGB in [0, 1] for C = 3; shared by all frames, or with their axis
 
     def __len__(self) -> int:
         return self.means.shape[-2]
@@ -173,6 +173,24 @@ class CanonicalGaussians:
 
     def detach(self) -> CanonicalGaussians:
         return _map_tensors(self, Tensor.detach)
+
+
+@dataclass(frozen=True)
+class Shades:
+    """What each of K views shows of N Gaussians beyond their lasting colours (see ``ffavatar.shades``)."""
+
+    colors: Float[Tensor, "N K 3"]  # differences in sRGB, within [-0.5, 0.5]
+    certainty: Float[Tensor, "N K"]  # in [0, 1]: how well the view shows a Gaussian, against the view that does best
+    expression: Float[Tensor, "K E"]  # the head in the views
+    jaw: Float[Tensor, "K 3"]
+    turn: Float[Tensor, "K 3"]  # of the head, before the normalised camera; axis-angle in radians
+
+    def __len__(self) -> int:
+        """Number of views."""
+        return self.jaw.shape[0]
+
+    def to(self, device: torch.device | str) -> Shades:
+        return _map_tensors(self, lambda t: t.to(device))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Rendering feedback: its sums are the blending matrix's, what is right already stays, what is wrong is mended."""
+"""Rendering feedback: its sums are the blending matrix's, what is right already stays, what is wrong is mended, and
+what only one view shows becomes its shade."""
 
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.evaluate.metrics import psnr
 from ffavatar.geometry import normalised_camera
 from ffavatar.head import load_head
-from ffavatar.model.feedback import _asked, _evenly_lit, feedback
+from ffavatar.model.feedback import LIGHT_SIGMA, _asked, _evenly_lit, feedback
 from ffavatar.model.steadiness import steadiness
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
@@ -89,7 +90,7 @@ def pose_of_few(draw: torch.Generator):
 
 def test_what_is_right_stays(scene):
     rig, canonical, params = scene
-    made = feedback(rig, canonical, photos_of(scene), params)
+    made, _ = feedback(rig, canonical, photos_of(scene), params)
     assert (made.colors - canonical.colors).abs().mean() < 0.01
     assert (made.opacities - canonical.opacities).abs().mean() < 0.01
     torch.testing.assert_close(made.offsets, canonical.offsets)
@@ -98,7 +99,7 @@ def test_what_is_right_stays(scene):
 def test_lost_contrast_comes_back(scene):
     rig, _, params = scene
     dull = softened(scene)
-    made = feedback(rig, dull, photos_of(scene), params)
+    made, _ = feedback(rig, dull, photos_of(scene), params)
     assert score(scene, made) > score(scene, dull) + 8
 
 
@@ -113,14 +114,14 @@ def test_photos_that_lie_beside_are_bent(scene):
         images=torch.stack([moved[0][0], back[0][1]]),
         mattes=torch.stack([moved[1][0], back[1][1]]),
     )
-    made = feedback(rig, canonical, beside, params)
+    made, _ = feedback(rig, canonical, beside, params)
     assert score(scene, made) > 28
 
 
 def test_background_does_not_colour_the_person(scene):
     rig, _, params = scene
     made = [
-        feedback(rig, softened(scene), photos_of(scene, background), params)
+        feedback(rig, softened(scene), photos_of(scene, background), params)[0]
         for background in ((1.0, 1.0, 1.0), (0.0, 0.4, 0.0))
     ]
     # the outline is found on pictures matted on white, so only what the mattes' edge lets through may differ
@@ -131,7 +132,7 @@ def test_outline_gives_way_to_the_matte(scene):
     rig, canonical, params = scene
     views = photos_of(scene)
     less = views.mattes * (torch.arange(SIDE) > 0.47 * SIDE)  # more than a photo is bent
-    made = feedback(rig, canonical, replace(views, mattes=less), params)
+    made, _ = feedback(rig, canonical, replace(views, mattes=less), params)
     beyond = (views.mattes > 0.99) & (torch.arange(SIDE) < 0.38 * SIDE)
     before, after = (render_avatar(rig, c, params, SIDE).alphas[beyond].mean() for c in (canonical, made))
     assert before > 0.95 and after < 0.7 * before
@@ -140,7 +141,7 @@ def test_outline_gives_way_to_the_matte(scene):
 def test_what_no_photo_shows_stays_as_it_was(scene):
     rig, _, params = scene
     dull = softened(scene)
-    made = feedback(rig, dull, photos_of(scene), params)
+    made, _ = feedback(rig, dull, photos_of(scene), params)
     posed = pose_gaussians(rig, dull, params)
     photo = torch.ones(SIDE, SIDE, 5)
     behind = sum(_asked(posed, view, photo)[:, 5] for view in range(FRAMES)) == 0
@@ -154,7 +155,7 @@ def test_outside_a_photo_nothing_is_learned(scene):
     views = photos_of(scene)
     dull = softened(scene)
     nowhere = replace(views, valid=torch.zeros_like(views.valid))
-    made = feedback(rig, dull, nowhere, params)
+    made, _ = feedback(rig, dull, nowhere, params)
     torch.testing.assert_close(made.colors, dull.colors)
     torch.testing.assert_close(made.opacities, dull.opacities)
 
@@ -165,7 +166,7 @@ def test_lids_that_photos_show_folded_keep_their_colours(scene):
     steady = steadiness(rig, params)
     dull = softened(scene)
     grey = replace(photos_of(scene), images=torch.zeros(FRAMES, SIDE, SIDE, 3))
-    change = (feedback(rig, dull, grey, params).colors - dull.colors).abs().amax(-1)
+    change = (feedback(rig, dull, grey, params)[0].colors - dull.colors).abs().amax(-1)
     assert (change <= steady + 1e-5).all()
 
 
@@ -178,6 +179,39 @@ def test_photos_in_another_light_keep_their_detail_only(scene):
     cover = torch.ones(FRAMES, 1, SIDE, SIDE)
     sure = (maps[:, 3:4] > 0.99).expand(-1, 3, -1, -1)
     assert (lit[:, :3] - drawn)[sure].abs().mean() > 0.03
-    assert (_evenly_lit(lit, drawn, cover)[:, :3] - drawn)[sure].abs().mean() < 0.004
+    assert (_evenly_lit(lit, drawn, cover, LIGHT_SIGMA)[:, :3] - drawn)[sure].abs().mean() < 0.004
     # one photo alone has no other light to meet
-    torch.testing.assert_close(_evenly_lit(lit[:1], drawn[:1], cover[:1]), lit[:1])
+    torch.testing.assert_close(_evenly_lit(lit[:1], drawn[:1], cover[:1], LIGHT_SIGMA), lit[:1])
+
+
+@pytest.fixture(scope="module")
+def folded(scene):
+    """Two photos of one view, the head at rest and with an open mouth; a dark fold across the cheeks is only in the
+    latter. Rig, colours without the fold, the photos' poses, the photos."""
+    rig, _, params = scene
+    plain = replace(scene[1], colors=torch.full_like(scene[1].colors, 0.6))
+    points = rig.points()
+    fold = ((points[:, 1] - points[:, 1].mean()).abs() < 0.004) & (points[:, 2] > points[:, 2].median())
+    with_fold = replace(plain, colors=torch.where(fold[:, None], 0.2, plain.colors))
+    params = params[[0, 0]]
+    params.root[:], params.jaw[1, 0] = 0, 0.3
+    photos = [photos_of((rig, made, params)) for made in (plain, with_fold)]
+    return rig, plain, params, Views.cat([photos[0][[0]], photos[1][[1]]])
+
+
+def test_a_fold_of_one_expression_is_shown_with_that_expression(folded):
+    rig, plain, params, views = folded
+    made, shades = feedback(rig, plain, views, params)
+    assert shades is not None and len(shades) == 2
+    lasting = psnr(render_avatar(rig, made, params, SIDE).images, views.on_white())
+    shaded = psnr(render_avatar(replace(rig, shades=shades), made, params, SIDE).images, views.on_white())
+    assert (shaded > lasting + 3).all()
+    # where neither photo's expression is, the lasting colours remain
+    other = replace(params[:1], jaw=torch.tensor([[0.0, 0.4, 0]]), root=torch.tensor([[0, 1.2, 0]]))
+    unlike = pose_gaussians(replace(rig, shades=shades), made, other).colors[0]
+    assert (unlike - made.colors).abs().mean() < 0.01
+
+
+def test_one_photo_has_no_shades(folded):
+    rig, plain, params, views = folded
+    assert feedback(rig, plain, views[:1], params[:1])[1] is None

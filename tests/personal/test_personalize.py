@@ -248,7 +248,7 @@ def test_guard_ends_a_run_that_harms(model: Reader, known: HeadParams) -> None:
 @pytest.fixture
 def no_feedback(monkeypatch: pytest.MonkeyPatch) -> None:
     """``Reader`` makes the same avatar of all views; the feedback would mend most of what the trial should learn."""
-    monkeypatch.setattr(pipeline, "feedback", lambda rig, canonical, *more: canonical)
+    monkeypatch.setattr(pipeline, "feedback", lambda rig, canonical, *more: (canonical, None))
 
 
 @pytest.mark.usefixtures("no_feedback")

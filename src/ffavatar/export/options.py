@@ -83,7 +83,7 @@ def head_space(params: HeadParams, avatar: Avatar) -> HeadParams:
 
 
 def posed_splats(avatar: Avatar, params: HeadParams | None, scale: float = 1.0, y_down: bool = False) -> Gaussians:
-    """The avatar's Gaussians in head space, float32 on the CPU, quaternions normalised.
+    """The avatar's Gaussians in head space, float32 on the CPU, quaternions normalised; colours as in this pose.
 
     ``params`` is one row in the normalised camera's world, None for the resting head. ``scale`` multiplies positions
     and sizes. ``y_down`` gives the axes of COLMAP and the first Gaussian-splatting programs: x right, y down, z away
@@ -100,7 +100,8 @@ def posed_splats(avatar: Avatar, params: HeadParams | None, scale: float = 1.0, 
     if y_down:
         turn = torch.tensor(HALF_TURN_ABOUT_X)
         means, quats = quat_rotate(turn, means), quat_multiply(turn.expand_as(quats), quats)
-    return Gaussians(means * scale, quats, posed.scales * scale, posed.opacities, posed.colors)
+    colors = posed.colors if avatar.rig.shades is None else posed.colors[0]
+    return Gaussians(means * scale, quats, posed.scales * scale, posed.opacities, colors)
 
 
 def provenance(avatar: Avatar) -> dict[str, str]:

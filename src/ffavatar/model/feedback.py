@@ -11,6 +11,9 @@ and where pose and shape are not exact to the pixel the views' details are mixed
 
 Of several photos only the detail is taken, in the light of the avatar as it is: each has a light of its own.
 
+What then still tells the views apart, folds of a smile or light from the side, goes into shades (``ffavatar.shades``):
+the same least squares, of one view at a time.
+
 Colours are the person's, whatever lies behind: where the drawing is half transparent it should be half the photo. The
 outline has its own equation: where a splat covers more than the (bent) matte, its opacity falls.
 """
@@ -24,17 +27,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ffavatar.animate import EPS2D, Rig, pose_gaussians, render_gaussians
-from ffavatar.geometry import normalised_camera
+from ffavatar.geometry import axis_angle_to_quat, normalised_camera, quat_multiply, quat_to_axis_angle
 from ffavatar.model.flow import bent, dense_flow, gaussian_blurred
 from ffavatar.model.steadiness import steadiness
 from ffavatar.render import rasterize
-from ffavatar.types import CanonicalGaussians, Gaussians, HeadParams, Views
+from ffavatar.types import CanonicalGaussians, Gaussians, HeadParams, Shades, Views
 
 BEFORE, AFTER = 1, 5  # steps with the photos as they are, which sharpens what they are bent to, and with bent ones
+APART = 3  # steps of each view by itself
 PRIOR_PX = 0.03  # pixels of a photo that what a splat was before weighs
 
 LONGEST_BEND = 32 / 512  # sides of the picture
 LIGHT_SIGMA = 12 / 512  # sides of the picture, beyond which differences between photos are of light
+SHADE_SIGMA = 24 / 512  # the same for shades, which are shown in such light only
+SURE_PX = 0.1  # pixels of a photo that make its view half sure
 DOUBTFUL = 0.5  # matte up to which a pixel's colour is the background's
 LEAST_ALPHA = 0.02  # of the drawing, where it is compared with the matte
 
@@ -42,8 +48,9 @@ LEAST_ALPHA = 0.02  # of the drawing, where it is compared with the matte
 @torch.no_grad()
 def feedback(
     rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, share: Tensor | None = None
-) -> CanonicalGaussians:
-    """``canonical`` with the colours and, at the outline, the opacities that ``views``, posed by ``params``, ask for.
+) -> tuple[CanonicalGaussians, Shades | None]:
+    """``canonical`` with the colours and, at the outline, the opacities that ``views``, posed by ``params``, ask for;
+    and what of two or more views is left as their shades.
 
     The views must show one look (``model/looks.py``). ``share`` (N,) in [0, 1] of the change that each Gaussian's
     colour makes, all of it by default; lids and lips, which unfold in motion, make less of it in any case
@@ -51,36 +58,62 @@ def feedback(
     """
     side = views.images.shape[1]
     posed = pose_gaussians(rig, canonical, params)
-    steady = steadiness(rig, params)[:, None]
-    steady = steady if share is None else steady * share[:, None]
+    share = canonical.opacities.new_ones(len(canonical)) if share is None else share
+    steady = (steadiness(rig, params) * share)[:, None]
     photos = torch.cat([views.images, views.mattes[..., None], views.valid[..., None]], -1)
-    posed = _taught(posed, canonical.colors, steady, photos, BEFORE, trims=False)
+    posed, _ = _taught(posed, canonical.colors, steady, photos, BEFORE, trims=False)
 
     drawn = render_gaussians(posed, normalised_camera(side, len(views), photos.device))
     picture, cover = drawn.images.permute(0, 3, 1, 2), drawn.alphas[:, None]
     maps = photos.permute(0, 3, 1, 2)
     shown = views.on_white().permute(0, 3, 1, 2)
     field = dense_flow(picture, shown, maps[:, 4:], LONGEST_BEND)
-    taught = _evenly_lit(bent(maps, field), picture - (1 - cover), cover).permute(0, 2, 3, 1)
-    posed = _taught(posed, canonical.colors, steady, taught, AFTER, trims=True)
-    return replace(canonical, colors=posed.colors, opacities=posed.opacities)
+    known, picture = bent(maps, field), picture - (1 - cover)
+    taught = _evenly_lit(known, picture, cover, LIGHT_SIGMA).permute(0, 2, 3, 1)
+    posed, _ = _taught(posed, canonical.colors, steady, taught, AFTER, trims=True)
+    made = replace(canonical, colors=posed.colors, opacities=posed.opacities)
+    if len(views) == 1:
+        return made, None
+    taught = _evenly_lit(known, picture, cover, SHADE_SIGMA).permute(0, 2, 3, 1)
+    return made, _shades(posed, params, share[:, None], taught)
 
 
-def _evenly_lit(photos: Tensor, drawn: Tensor, cover: Tensor) -> Tensor:
+def _shades(posed: Gaussians, params: HeadParams, share: Tensor, photos: Tensor) -> Shades:
+    """What each of the photos (S, H, W, 5) asks for by itself beyond ``posed``, which all of them taught."""
+    lack, weight = [], []
+    for view in range(len(photos)):
+        alone = replace(posed, means=posed.means[[view]], quats=posed.quats[[view]])
+        alone, pixels = _taught(alone, posed.colors, share, photos[[view]], APART, trims=False)
+        lack.append((alone.colors - posed.colors).clamp(-0.5, 0.5))
+        weight.append(pixels)
+    shown = torch.stack(weight, 1)
+    return Shades(
+        colors=torch.stack(lack, 1),
+        certainty=shown / shown.amax(1, keepdim=True).clamp_min(1e-6) * (shown / (shown + SURE_PX)),
+        expression=params.expression,
+        jaw=params.jaw,
+        turn=quat_to_axis_angle(quat_multiply(axis_angle_to_quat(params.root), axis_angle_to_quat(params.neck))),
+    )
+
+
+def _evenly_lit(photos: Tensor, drawn: Tensor, cover: Tensor, sigma: float) -> Tensor:
     """Photos (S, 5, H, W) with their detail, but in the light that the avatar has in their views, where it is ``drawn``
     (S, 3, H, W) on black and covers (S, 1, H, W): each has its own, and where they meet, splats would take now one, now
-    the other."""
+    the other. ``sigma`` as in ``LIGHT_SIGMA``."""
     if len(photos) == 1:
         return photos
-    sigma = LIGHT_SIGMA * photos.shape[-1]
+    sigma = sigma * photos.shape[-1]
     person = photos[:, 3:4] * photos[:, 4:]
     lack = gaussian_blurred((drawn - cover * photos[:, :3]) * person, sigma)
     lack = lack / gaussian_blurred(cover * person, sigma).clamp_min(0.05)
     return torch.cat([photos[:, :3] + lack, photos[:, 3:]], 1)
 
 
-def _taught(posed: Gaussians, former: Tensor, steady: Tensor, photos: Tensor, steps: int, trims: bool) -> Gaussians:
-    """``posed`` after some steps of least squares on photos (S, H, W, 5) of colour, matte and validity.
+def _taught(
+    posed: Gaussians, former: Tensor, steady: Tensor, photos: Tensor, steps: int, trims: bool
+) -> tuple[Gaussians, Tensor]:
+    """``posed`` after some steps of least squares on photos (S, H, W, 5) of colour, matte and validity, and the pixels
+    that said how each is coloured (N,).
 
     Its colours stay near the ``former`` ones where the photos say little, and change by the share ``steady`` (N, 1).
     """
@@ -95,7 +128,7 @@ def _taught(posed: Gaussians, former: Tensor, steady: Tensor, photos: Tensor, st
         if trims and step < steps - 1:  # the last colours are those of the last opacities
             opacities = opacities * ((kept + PRIOR_PX) / (valid + PRIOR_PX))[:, 0].clamp(0, 1)
         posed = replace(posed, colors=colors, opacities=opacities)
-    return posed
+    return posed, weight[:, 0]
 
 
 def _asked(posed: Gaussians, view: int, photo: Tensor) -> Tensor:

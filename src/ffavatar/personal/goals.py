@@ -80,7 +80,8 @@ def face_masks(model: FFAvatar, avatar: Avatar, params: HeadParams, size: int) -
     assert isinstance(model.decoder, AnchoredDecoder)
     face = model.decoder.of_face(avatar.rig.surface).float()
     marked = replace(avatar.canonical, colors=face[:, None].expand(-1, 3))
-    shown = render_avatar(avatar.rig, marked, params, size, background=(0.0, 0.0, 0.0)).images[..., :1]
+    rig = replace(avatar.rig, shades=None)
+    shown = render_avatar(rig, marked, params, size, background=(0.0, 0.0, 0.0)).images[..., :1]
     reach = max(1, round(INSIDE * size))
     inner = -F.max_pool2d(-shown.permute(0, 3, 1, 2), 2 * reach + 1, 1, reach)
     return (inner > FACE).float().permute(0, 2, 3, 1)

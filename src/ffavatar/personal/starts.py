@@ -31,7 +31,7 @@ def grey(avatar: Avatar) -> Avatar:
         opacities=spacing.new_full((count,), _OPACITY),
         colors=spacing.new_full((count, 3), _GREY),
     )
-    return replace(avatar, canonical=made)
+    return replace(avatar, rig=replace(avatar.rig, shades=None), canonical=made)
 
 
 def unprojected(avatar: Avatar, params: HeadParams, images: Tensor, mattes: Tensor) -> Avatar:

@@ -1,4 +1,5 @@
-"""Native form of hanging Gaussians on posed triangles; ``ffavatar.animate`` holds the readable one."""
+"""Native forms of hanging Gaussians on posed triangles and of mixing their shades; ``ffavatar.animate`` and
+``ffavatar.shades`` hold the readable ones."""
 
 from __future__ import annotations
 
@@ -31,6 +32,24 @@ def attach(
     if torch.is_grad_enabled() and any(t.requires_grad for t in given):
         return _Attach.apply(*given)
     return _forward([t.detach().contiguous() for t in given])
+
+
+def mix_shades(
+    alike: Tensor, certainty: Tensor, parents: Tensor, barycentric: Tensor, shades: Tensor, lasting: float
+) -> Tensor:
+    """Means of the shades of K views, (B, N, 3), for Gaussians that hang on a mesh; not differentiable.
+
+    ``alike`` (B, V, K) at the mesh's vertices, times ``certainty`` (N, K), weighs ``shades`` (N, K, 3); ``lasting`` is
+    the weight of none. ``parents`` and ``barycentric`` as in ``attach``. Serves what ``can_attach``.
+    """
+    library = load_library()
+    assert library is not None
+    given = [t.detach().contiguous() for t in (alike, certainty, parents, barycentric, shades)]
+    frames, vertices, views = alike.shape
+    mixed = alike.new_empty(frames, len(parents), 3)
+    sizes = (frames, vertices, len(parents), views)
+    library.ffa_shade(torch.get_num_threads(), *sizes, ctypes.c_float(lasting), *_pointers(*given, mixed))
+    return mixed
 
 
 def _pointers(*tensors: Tensor) -> list[ctypes.c_void_p]:

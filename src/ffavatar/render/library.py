@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ffavatar.render.build import LIBRARY_NAME
 
-INTERFACE_VERSION = 2  # ffa_interface_version() of native/parallel.cpp; raise both when an exported function changes
+INTERFACE_VERSION = 3  # ffa_interface_version() of native/parallel.cpp; raise both when an exported function changes
 REMEDY = "run `python -m ffavatar.render.build` (needs a C++ compiler or `pip install ziglang`)"
 
 

@@ -137,4 +137,4 @@ void parallel_ranges(int threads, int count, int chunk, RangeFunction function, 
 }  // namespace ffa
 
 // Raised whenever an exported function changes its meaning: Python refuses a library that is older than itself.
-FFA_EXPORT int ffa_interface_version() { return 2; }
+FFA_EXPORT int ffa_interface_version() { return 3; }
