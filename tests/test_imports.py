@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("head",),
     ("photo",),
     ("render",),
+    ("shades",),
     ("animate",),
     ("model",),
     ("avatar",),

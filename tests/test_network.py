@@ -189,7 +189,7 @@ def test_few_to_many_is_what_inference_does_and_takes_labels_instead(tiny, head,
     from ffavatar.pipeline import animate, drive, few_to_many, reconstruct
     from ffavatar.types import Batch
 
-    monkeypatch.setattr(pipeline, "feedback", lambda rig, canonical, *more: canonical)
+    monkeypatch.setattr(pipeline, "feedback", lambda rig, canonical, *more: (canonical, None))
     monkeypatch.setattr(pipeline, "unfolded", lambda rig, canonical, told, level: (rig, canonical, told))
 
     batch = Batch(views[:1], views[2:])  # sources are registered to each other from two views on, in inference
