@@ -105,7 +105,8 @@ def synthetic_avatars() -> tuple[Path, ...]:
 
 
 def lively_poses(avatar: Avatar, count: int = 5, seed: int = 3) -> HeadParams:
-    """The neutral pose, then poses that turn every joint and use many expressions."""
+    """The neutral pose, then poses that turn every joint and use many expressions; the last one, where the avatar has
+    shades, is that of a view they are from."""
     generator = np.random.default_rng(seed)
     params = avatar.neutral_params(count)
     limits = {"root": 0.35, "neck": 0.4, "jaw": 0.2, "eye_left": 0.3, "eye_right": 0.3, "translation": 0.03}
@@ -115,6 +116,10 @@ def lively_poses(avatar: Avatar, count: int = 5, seed: int = 3) -> HeadParams:
     strength = generator.uniform(0, 0.6, (count - 1, params.expression.shape[1]))
     used = generator.random(strength.shape) < 0.2
     params.expression[1:] = torch.from_numpy((strength * used).astype(np.float32))
+    shades = avatar.rig.shades
+    if shades is not None:
+        params.expression[-1], params.jaw[-1] = shades.expression[-1], shades.jaw[-1]
+        params.root[-1], params.neck[-1] = shades.turn[-1], 0
     return params
 
 

@@ -139,6 +139,26 @@ def test_agrees_with_the_package(posed_in_node) -> None:
         np.testing.assert_allclose(rows[..., 4:], posed.quats.numpy(), atol=1e-5)
 
 
+def test_shades_agree_with_the_package(posed_in_node) -> None:
+    """To a byte's rounding; the last pose is that of a view, where shades show most."""
+    shaded = 0
+    for path, params, _, _ in posed_in_node:
+        avatar = Avatar.load(path)
+        if avatar.rig.shades is None:
+            assert "flame" in path.stem  # made of random numbers, not of views
+            continue
+        found = np.fromfile(workshop() / f"{path.stem}.f32.colors", np.uint8).reshape(len(params), -1, 4)
+        posed = pose_gaussians(avatar.rig, avatar.canonical, params)
+        drawn = avatar.canonical.opacities.numpy() > 0
+        worst = np.abs(found[:, drawn, :3] - 255 * posed.colors.numpy()[:, drawn]).max()
+        shown = (posed.colors[-1] - avatar.canonical.colors).abs().mean()
+        print(f"{path.stem}: {worst:.2f} of 255 from the package, shades of {255 * shown:.1f}")
+        assert worst < 0.52 and shown > 1 / 255
+        assert np.array_equal(found[0, :, 3], (255 * avatar.canonical.opacities).round().byte().numpy())
+        shaded += 1
+    assert shaded == 3
+
+
 def test_poses_differ(posed_in_node) -> None:
     """Else the comparisons above would say little."""
     for _, _, rows, _ in posed_in_node:
@@ -183,6 +203,8 @@ def test_damage_is_refused(tmp_path) -> None:
     variant("shape", tensors | {"offsets": tensors["offsets"][:-1]}, header)
     variant("not finite", tensors | {"offsets": np.full_like(tensors["offsets"], np.nan)}, header)
     variant("index", tensors | {"parents": np.full_like(tensors["parents"], 65535)}, header)
+    variant("half the shades", {k: v for k, v in tensors.items() if k != "shade_jaw"}, header)
+    variant("shades' shape", tensors | {"shade_certainty": tensors["shade_certainty"][:-1]}, header)
     variant("newer", tensors, header | {"version": "2"})
     variant("names", tensors, header | {"expression_names": "[]"})
     variant("format", tensors, header | {"format": "else"})

@@ -28,7 +28,7 @@ import { poseAt, readMotion, type Motion } from "./core/motion.js";
 import { copyParams, neutralParams, type HeadParams } from "./core/params.js";
 import { FRAGMENT_SHADER, TEXTURE_WIDTH, VERTEX_SHADER } from "./render/shaders.js";
 import { AvatarWorker } from "./worker/client.js";
-import type { AvatarInfo } from "./worker/messages.js";
+import type { AvatarInfo, Posed } from "./worker/messages.js";
 
 /** three.js cameras look along -z with y up, OpenCV's along +z with y down. */
 const FLIP = new Matrix4().makeScale(1, -1, -1);
@@ -70,9 +70,9 @@ export class FFAvatarObject extends Mesh<InstancedBufferGeometry, RawShaderMater
     let first: Appearance | undefined;
     const worker = new AvatarWorker({
       appearance: (_, appearance) => (made ? made.setAppearance(appearance) : (first = appearance)),
-      posed: (posed, order) => {
-        made?.setPosed(posed, order);
-        worker.recycle(posed, order);
+      posed: (frame) => {
+        made?.setPosed(frame);
+        worker.recycle(frame);
       },
       failed: (error) => made?.dispatchEvent({ type: "error", error } as never),
     });
@@ -164,10 +164,13 @@ export class FFAvatarObject extends Mesh<InstancedBufferGeometry, RawShaderMater
     this.dirty = true;
   }
 
-  private setPosed(posed: Float32Array, order: Uint32Array): void {
-    const texture = this.material.uniforms["posed"].value as DataTexture;
-    (texture.image.data as unknown as Float32Array).set(posed);
-    texture.needsUpdate = true;
+  private setPosed({ posed, order, colors }: Posed): void {
+    const changed = colors ? { posed, colors } : { posed };
+    for (const [name, values] of Object.entries(changed)) {
+      const texture = this.material.uniforms[name].value as DataTexture;
+      (texture.image.data as unknown as Float32Array | Uint8Array).set(values);
+      texture.needsUpdate = true;
+    }
     const attribute = this.geometry.getAttribute("index") as InstancedBufferAttribute;
     attribute.array.set(order);
     attribute.needsUpdate = true;
@@ -186,13 +189,12 @@ export class FFAvatarObject extends Mesh<InstancedBufferGeometry, RawShaderMater
       ((1 - p[8]) * size.x) / 2,
       ((1 + p[9]) * size.y) / 2,
     );
-    const m = this.seenFrom.elements;
-    const forward = [m[2], m[6], m[10]] as const;
-    const wish = forward.map((x) => x.toFixed(4)).join();
+    const worldToCam = this.seenFrom.clone().transpose().elements; // row-major
+    const wish = [0, 1, 2, 4, 5, 6, 8, 9, 10].map((i) => worldToCam[i].toFixed(4)).join();
     if (!this.dirty && wish === this.lastWish) return;
     this.dirty = false;
     this.lastWish = wish;
-    this.worker.pose(this.compose(), forward);
+    this.worker.pose(this.compose(), worldToCam);
   }
 
   /** Ends the worker and gives the graphics memory back. */

@@ -10,6 +10,19 @@ const file = core.readAvatar(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffs
 const motion = core.readMotion(JSON.parse(readFileSync(clip, "utf8")), file);
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
 
+const camera = core.normalisedCamera(1, 1).worldToCam;
+
+/** The file with the shades of some of its Gaussians. */
+function shadesOf(index) {
+  const { views, colors, certainty } = file.shades;
+  const some = { colors: new Int8Array(3 * views * index.length), certainty: new Uint8Array(views * index.length) };
+  index.forEach((g, i) => {
+    some.colors.set(colors.subarray(3 * views * g, 3 * views * (g + 1)), 3 * views * i);
+    some.certainty.set(certainty.subarray(views * g, views * (g + 1)), views * i);
+  });
+  return { ...file, shades: { ...file.shades, ...some } };
+}
+
 /** A frame of `count` Gaussians spread over the avatar's; some come twice where it has fewer. */
 function measure(count) {
   const rig = new core.Rig(file);
@@ -18,10 +31,14 @@ function measure(count) {
   const posed = new Float32Array(8 * count);
   const order = new Uint32Array(count);
   const sorter = new core.DepthSorter();
-  const times = { vertices: [], gaussians: [], sort: [], frame: [] };
+  const colors = new Uint8Array(4 * count);
+  const shading = file.shades && new core.Shading(shadesOf(index), rig, new Uint8Array(4 * count));
+  const times = { shades: [], vertices: [], gaussians: [], sort: [], frame: [] };
   for (let k = 0; k < 240; k++) {
     const params = core.poseAt(motion, (k / 30) % motion.seconds);
     const begun = performance.now();
+    shading?.mix(binding, params, camera, colors);
+    const shaded = performance.now();
     rig.poseVertices(params);
     const vertices = performance.now();
     rig.poseGaussians(binding, posed);
@@ -29,7 +46,8 @@ function measure(count) {
     sorter.sort(posed, 8, [0, 0, -1], order);
     const done = performance.now();
     if (k < 40) continue; // warm-up
-    times.vertices.push(vertices - begun);
+    times.shades.push(shaded - begun);
+    times.vertices.push(vertices - shaded);
     times.gaussians.push(gaussians - vertices);
     times.sort.push(done - gaussians);
     times.frame.push(done - begun);

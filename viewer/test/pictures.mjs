@@ -48,22 +48,27 @@ for (const avatar of spec.avatars) {
     window.posed = new Float32Array(8 * binding.count);
     window.order = new Uint32Array(binding.count);
     window.sorter = new core.DepthSorter();
-    for (const renderer of Object.values(renderers)) renderer.setAppearance(core.appearanceOf(file));
+    const appearance = core.appearanceOf(file);
+    window.shading = file.shades && new core.Shading(file, rig, appearance.colors);
+    window.colors = shading && new Uint8Array(4 * binding.count);
+    for (const renderer of Object.values(renderers)) renderer.setAppearance(appearance);
   }, avatar);
   for (const [k, params] of spec.params.entries())
     for (const camera of spec.cameras) {
       const pictures = await page.evaluate(
         ({ params, camera, names }) => {
           const real = (values) => Float64Array.from(values.flat());
-          rig.poseVertices({
+          const pose = {
             joints: real(params.joints), translation: real(params.translation), expression: real(params.expression),
-          });
-          rig.poseGaussians(binding, posed);
+          };
           camera.worldToCam = real(camera.worldToCam);
+          shading?.mix(binding, pose, camera.worldToCam, colors);
+          rig.poseVertices(pose);
+          rig.poseGaussians(binding, posed);
           sorter.sort(posed, 8, core.forwardOf(camera), order);
           const result = {};
           for (const name of names) {
-            renderers[name].setPose(posed, order);
+            renderers[name].setPose(posed, order, colors);
             result[name] = drawAll(name, camera);
           }
           return result;

@@ -23,7 +23,7 @@ export function normalisedCamera(width: number, height: number): Camera {
   return { worldToCam, fx: focal, fy: focal, cx: width / 2, cy: height / 2, width, height };
 }
 
-export const forwardOf = (camera: Camera): [number, number, number] => [
+export const forwardOf = (camera: { readonly worldToCam: ArrayLike<number> }): [number, number, number] => [
   camera.worldToCam[8],
   camera.worldToCam[9],
   camera.worldToCam[10],

@@ -9,6 +9,16 @@ export class FileError extends Error {
   override readonly name = "FileError";
 }
 
+/** What each of K views shows beyond the lasting colours; differences are stored in 254ths of a whole colour. */
+export interface ShadesFile {
+  readonly views: number; // K
+  readonly colors: Int8Array; // (N, K, 3)
+  readonly certainty: Uint8Array; // (N, K)
+  readonly expression: Float32Array; // (K, E)
+  readonly jaw: Float32Array; // (K, 3)
+  readonly turn: Float32Array; // (K, 3) axis-angle of the head before the normalised camera
+}
+
 /** What an avatar file holds. V base vertices, M of them moved, E expressions, N Gaussians; metres and radians. */
 export interface AvatarFile {
   readonly edition: string;
@@ -35,6 +45,7 @@ export interface AvatarFile {
   readonly quats: Int8Array; // (N, 4) wxyz, of any length
   readonly opacities: Uint8Array; // (N)
   readonly colors: Uint8Array; // (N, 3)
+  readonly shades?: ShadesFile | undefined;
 }
 
 type Kind = "F32" | "F16" | "I32" | "U16" | "I8" | "U8";
@@ -60,6 +71,15 @@ const SCHEMA: Record<string, readonly [Kind, ...(string | number)[]]> = {
   colors: ["U8", "N", 3],
 };
 
+/** All of them or none. */
+const SHADES: typeof SCHEMA = {
+  shade_colors: ["I8", "N", "K", 3],
+  shade_certainty: ["U8", "N", "K"],
+  shade_expression: ["F32", "K", "E"],
+  shade_jaw: ["F32", "K", 3],
+  shade_turn: ["F32", "K", 3],
+};
+
 const damaged = (reason: string): FileError => new FileError(`This avatar file is damaged (${reason}); make it anew.`);
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -82,7 +102,7 @@ function readHeader(buffer: ArrayBuffer): { header: Record<string, unknown>; sta
 }
 
 function tensorBytes(entry: unknown, name: string, buffer: ArrayBuffer, start: number, sizes: Map<string, number>) {
-  const [kind, ...axes] = SCHEMA[name];
+  const [kind, ...axes] = SCHEMA[name] ?? SHADES[name];
   if (!isObject(entry)) throw damaged(`${name} is missing`);
   const { dtype, shape, data_offsets: range } = entry;
   if (dtype !== kind) throw damaged(`${name} is ${String(dtype)}, not ${kind}`);
@@ -142,12 +162,13 @@ export function readAvatar(buffer: ArrayBuffer): AvatarFile {
     throw new FileError(`This avatar has the old container version ${version}; load and save it with FFAvatar once.`);
 
   const sizes = new Map<string, number>();
+  const shaded = Object.keys(SHADES).some((name) => name in header);
   const raw = Object.fromEntries(
-    Object.keys(SCHEMA).map((name) => [name, tensorBytes(header[name], name, buffer, start, sizes)]),
+    Object.keys(shaded ? { ...SCHEMA, ...SHADES } : SCHEMA).map((name) => [name, tensorBytes(header[name], name, buffer, start, sizes)]),
   );
   const size = (axis: string): number => sizes.get(axis) ?? 0;
   const real = (name: string): Float32Array => {
-    const half = SCHEMA[name][0] === "F16";
+    const half = SCHEMA[name]?.[0] === "F16";
     const values = half ? decodeHalf(new Uint16Array(raw[name])) : new Float32Array(raw[name]);
     if (!allFinite(values)) throw damaged(`${name} holds numbers that are not finite`);
     return values;
@@ -191,5 +212,13 @@ export function readAvatar(buffer: ArrayBuffer): AvatarFile {
     quats: new Int8Array(raw["quats"]),
     opacities: new Uint8Array(raw["opacities"]),
     colors: new Uint8Array(raw["colors"]),
+    shades: !shaded ? undefined : {
+      views: size("K"),
+      colors: new Int8Array(raw["shade_colors"]),
+      certainty: new Uint8Array(raw["shade_certainty"]),
+      expression: real("shade_expression"),
+      jaw: real("shade_jaw"),
+      turn: real("shade_turn"),
+    },
   };
 }

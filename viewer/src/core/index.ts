@@ -9,6 +9,7 @@ export * from "./motion.js";
 export * from "./params.js";
 export * from "./rig.js";
 export * from "./rotation.js";
+export * from "./shading.js";
 export * from "./skeleton.js";
 export * from "./sort.js";
 export * from "./tracking.js";

@@ -46,7 +46,7 @@ export function bindingOf(file: AvatarFile, index?: Uint32Array): Binding {
 export class Rig {
   readonly vertexCount: number;
   readonly expressionCount: number;
-  private readonly neutral: Float32Array;
+  readonly neutral: Float32Array; // (V, 3)
   private readonly skeleton: Skeleton;
   private readonly weights: Float64Array; // (V, 5), rows sum to 1
   private readonly basisRows: Int32Array;

@@ -97,11 +97,15 @@ export class Renderer {
     gl.bufferData(gl.ARRAY_BUFFER, 4 * this.count, gl.DYNAMIC_DRAW);
   }
 
-  /** Takes a pose, (n, 8) centre, 0, quaternion, together with its order, farthest first. */
-  setPose(posed: Float32Array, order: Uint32Array): void {
+  /**
+   * Takes a pose, (n, 8) centre, 0, quaternion, together with its order, farthest first, and, where they follow the pose,
+   * its colours, (n, 4) bytes.
+   */
+  setPose(posed: Float32Array, order: Uint32Array, colors?: Uint8Array): void {
     const { gl } = this;
     if (order.length !== this.count || posed.length !== 8 * this.count) throw new Error("the pose is of other Gaussians");
     upload(gl, this.textures.posed, gl.FLOAT, posed, 2 * this.count);
+    if (colors) upload(gl, this.textures.colors, gl.UNSIGNED_BYTE, colors, this.count);
     gl.bindBuffer(gl.ARRAY_BUFFER, this.orderBuffer);
     gl.bufferSubData(gl.ARRAY_BUFFER, 0, order);
     this.ready = true;

@@ -1,6 +1,6 @@
 /** An avatar on a canvas: what is shown, from where, and when it is drawn again. No controls of its own. */
 
-import { forwardOf, Orbit, type Camera } from "../core/camera.js";
+import { Orbit, type Camera } from "../core/camera.js";
 import { addControls } from "../core/controls.js";
 import { DETAIL_LEVELS, DetailGovernor } from "../core/detail.js";
 import { addGaze, addIdle } from "../core/life.js";
@@ -10,7 +10,7 @@ import type { Vec3 } from "../core/rotation.js";
 import { Skeleton } from "../core/skeleton.js";
 import { Renderer, type Background, type Precision } from "../render/renderer.js";
 import { AvatarWorker } from "../worker/client.js";
-import type { AvatarInfo } from "../worker/messages.js";
+import type { AvatarInfo, Posed } from "../worker/messages.js";
 
 export interface ViewEvents {
   /** The first picture of a newly opened avatar, or of a newer version of the one shown before, is on the canvas. */
@@ -51,8 +51,8 @@ export class AvatarView {
   private gaze: { wanted: Vec3 | undefined; now: [number, number, number]; share: number };
   private governor: DetailGovernor | undefined;
   private currentLevel = DETAIL_LEVELS.length - 1;
-  private shown: { posed: Float32Array; order: Uint32Array } | undefined;
-  private waiting: { posed: Float32Array; order: Uint32Array } | undefined;
+  private shown: Posed | undefined;
+  private waiting: Posed | undefined;
   private announce: "opened" | "updated" | undefined;
   private posesDirty = false;
   private drawDirty = false;
@@ -77,9 +77,9 @@ export class AvatarView {
         this.events.level(level, appearance.count);
         this.invalidate();
       },
-      posed: (posed, order) => {
-        if (this.waiting) this.worker.recycle(this.waiting.posed, this.waiting.order);
-        this.waiting = { posed, order };
+      posed: (frame) => {
+        if (this.waiting) this.worker.recycle(this.waiting);
+        this.waiting = frame;
         this.schedule();
       },
       failed: (error) => this.events.failed(error),
@@ -252,15 +252,15 @@ export class AvatarView {
     const moving = this.advance(Math.min(elapsed, 250) / 1000);
     if (this.posesDirty || moving) {
       const params = this.compose();
-      if (params) this.worker.pose(params, forwardOf(this.camera()));
+      if (params) this.worker.pose(params, this.camera().worldToCam);
       this.posesDirty = false;
       this.drawDirty = true; // the camera may have moved
     }
     if (this.waiting) {
-      if (this.shown) this.worker.recycle(this.shown.posed, this.shown.order);
+      if (this.shown) this.worker.recycle(this.shown);
       this.shown = this.waiting;
       this.waiting = undefined;
-      this.renderer?.setPose(this.shown.posed, this.shown.order);
+      this.renderer?.setPose(this.shown.posed, this.shown.order, this.shown.colors);
       this.uploads++;
       this.drawDirty = true;
     }

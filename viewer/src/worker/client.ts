@@ -4,16 +4,17 @@ import source from "worker-source";
 import { FileError } from "../core/container.js";
 import type { Appearance } from "../core/detail.js";
 import type { HeadParams } from "../core/params.js";
-import type { AvatarInfo, FromWorker, ToWorker } from "./messages.js";
+import { buffersOf } from "./messages.js";
+import type { AvatarInfo, FromWorker, Matrix4x4, Posed, ToWorker } from "./messages.js";
 
 export interface Handlers {
   appearance(level: number, appearance: Appearance): void;
-  /** Centres and their order; hand the arrays back with `recycle`. */
-  posed(posed: Float32Array, order: Uint32Array, workMs: number): void;
+  /** A frame; hand its arrays back with `recycle`. */
+  posed(frame: Posed, workMs: number): void;
   failed(error: Error): void;
 }
 
-type Wish = { params: HeadParams; forward: readonly [number, number, number] };
+type Wish = { params: HeadParams; worldToCam: Matrix4x4 };
 
 export class AvatarWorker {
   /** A pose is under way. */
@@ -47,17 +48,17 @@ export class AvatarWorker {
   }
 
   /** Asks for a pose; while one is under way, only the latest wish is kept. */
-  pose(params: HeadParams, forward: readonly [number, number, number]): void {
+  pose(params: HeadParams, worldToCam: Matrix4x4): void {
     if (this.busy) {
-      this.wish = { params, forward };
+      this.wish = { params, worldToCam };
       return;
     }
     this.busy = true;
-    this.send({ kind: "pose", params, forward });
+    this.send({ kind: "pose", params, worldToCam });
   }
 
-  recycle(posed: Float32Array, order: Uint32Array): void {
-    this.send({ kind: "recycle", posed, order }, [posed.buffer as ArrayBuffer, order.buffer as ArrayBuffer]);
+  recycle({ posed, order, colors }: Posed): void {
+    this.send({ kind: "recycle", posed, order, colors }, buffersOf({ posed, order, colors }));
   }
 
   dispose(): void {
@@ -82,8 +83,8 @@ export class AvatarWorker {
         this.busy = false;
         const { wish } = this;
         this.wish = undefined;
-        if (wish) this.pose(wish.params, wish.forward); // the worker goes on while the page draws
-        this.handlers.posed(message.posed, message.order, message.workMs);
+        if (wish) this.pose(wish.params, wish.worldToCam); // the worker goes on while the page draws
+        this.handlers.posed(message, message.workMs);
         break;
       }
       case "failed":

@@ -15,19 +15,29 @@ export type AvatarInfo = Pick<
   readonly counts: readonly number[];
 };
 
+/** (4, 4) row-major, OpenCV's axes: where the avatar is seen from. */
+export type Matrix4x4 = ArrayLike<number>;
+
+/** The Gaussians of one frame, n of them. */
+export interface Posed {
+  readonly posed: Float32Array; // (n, 8)
+  readonly order: Uint32Array; // (n), of exactly this pose
+  /** (n, 4) bytes; undefined where the colours last, as the level's appearance has them. */
+  readonly colors?: Uint8Array | undefined;
+}
+
+/** What goes over to the other side with a frame. */
+export const buffersOf = ({ posed, order, colors }: Posed): ArrayBuffer[] =>
+  [posed, order, ...(colors ? [colors] : [])].map((array) => array.buffer as ArrayBuffer);
+
 export type ToWorker =
   | { readonly kind: "load"; readonly buffer: ArrayBuffer; readonly level: number }
   | { readonly kind: "level"; readonly level: number }
-  | { readonly kind: "pose"; readonly params: HeadParams; readonly forward: readonly [number, number, number] }
-  | { readonly kind: "recycle"; readonly posed: Float32Array; readonly order: Uint32Array };
+  | { readonly kind: "pose"; readonly params: HeadParams; readonly worldToCam: Matrix4x4 }
+  | ({ readonly kind: "recycle" } & Posed);
 
 export type FromWorker =
   | { readonly kind: "loaded"; readonly info: AvatarInfo }
   | { readonly kind: "appearance"; readonly level: number; readonly appearance: Appearance }
-  | {
-      readonly kind: "posed";
-      readonly posed: Float32Array; // (n, 8)
-      readonly order: Uint32Array; // (n), of exactly this pose
-      readonly workMs: number;
-    }
+  | ({ readonly kind: "posed"; readonly workMs: number } & Posed)
   | { readonly kind: "failed"; readonly message: string };

@@ -1,10 +1,12 @@
 /** Reads, poses and sorts away from the page's thread. Centres and their order leave together. */
 
-import { readAvatar, type AvatarFile } from "../core/container.js";
+import { forwardOf } from "../core/camera.js";
+import { readAvatar, type AvatarFile, type ShadesFile } from "../core/container.js";
 import { appearanceOf, chooseDetail, DETAIL_LEVELS, isWhole, type Detail } from "../core/detail.js";
 import { bindingOf, Rig, VERTEX_STRIDE, type Binding } from "../core/rig.js";
+import { Shading } from "../core/shading.js";
 import { DepthSorter } from "../core/sort.js";
-import type { AvatarInfo, FromWorker, ToWorker } from "./messages.js";
+import { buffersOf, type AvatarInfo, type FromWorker, type Posed, type ToWorker } from "./messages.js";
 
 interface Port {
   onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
@@ -17,10 +19,13 @@ interface Loaded {
   readonly rig: Rig;
   readonly chosen: (Detail | undefined | null)[]; // null: not asked for yet
   binding: Binding;
+  shading?: Shading | undefined;
 }
 let loaded: Loaded | undefined;
 const sorter = new DepthSorter();
-const spare: { posed: Float32Array<ArrayBuffer>; order: Uint32Array<ArrayBuffer> }[] = [];
+const spare: Posed[] = [];
+
+const hasShades = (file: AvatarFile): file is AvatarFile & { shades: ShadesFile } => file.shades !== undefined;
 
 function infoOf(file: AvatarFile): AvatarInfo {
   const { edition, licence, about, expressionNames, arkitPose, gaussianCount, joints, jointExpdirs } = file;
@@ -37,6 +42,8 @@ function setLevel(state: Loaded, level: number): void {
   state.binding = bindingOf(state.file, detail?.index);
   spare.length = 0;
   const appearance = appearanceOf(state.file, detail ?? undefined);
+  const { file } = state;
+  state.shading = hasShades(file) ? new Shading(file, state.rig, appearance.colors.slice(), detail ?? undefined) : undefined;
   const transfer = [appearance.scales.buffer, appearance.colors.buffer] as ArrayBuffer[];
   port.postMessage({ kind: "appearance", level, appearance }, transfer);
 }
@@ -44,15 +51,18 @@ function setLevel(state: Loaded, level: number): void {
 function pose(state: Loaded, message: Extract<ToWorker, { kind: "pose" }>): void {
   const begun = performance.now();
   const { count } = state.binding;
-  const { posed, order } = spare.pop() ?? {
+  const frame = spare.pop() ?? {
     posed: new Float32Array(VERTEX_STRIDE * count),
     order: new Uint32Array(count),
+    colors: state.shading && new Uint8Array(4 * count),
   };
-  state.rig.poseVertices(message.params);
-  state.rig.poseGaussians(state.binding, posed);
-  sorter.sort(posed, VERTEX_STRIDE, message.forward, order);
+  const { params, worldToCam } = message;
+  if (state.shading && frame.colors) state.shading.mix(state.binding, params, worldToCam, frame.colors);
+  state.rig.poseVertices(params);
+  state.rig.poseGaussians(state.binding, frame.posed);
+  sorter.sort(frame.posed, VERTEX_STRIDE, forwardOf({ worldToCam }), frame.order);
   const workMs = performance.now() - begun;
-  port.postMessage({ kind: "posed", posed, order, workMs }, [posed.buffer, order.buffer]);
+  port.postMessage({ kind: "posed", ...frame, workMs }, buffersOf(frame));
 }
 
 port.onmessage = ({ data }) => {
@@ -70,7 +80,7 @@ port.onmessage = ({ data }) => {
     } else if (data.kind === "pose") {
       pose(loaded, data);
     } else if (data.order.length === loaded.binding.count) {
-      spare.push({ posed: data.posed as Float32Array<ArrayBuffer>, order: data.order as Uint32Array<ArrayBuffer> });
+      spare.push({ posed: data.posed, order: data.order, colors: data.colors });
     }
   } catch (error) {
     port.postMessage({ kind: "failed", message: error instanceof Error ? error.message : String(error) }, []);
