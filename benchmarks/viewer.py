@@ -40,14 +40,14 @@ def node(script: str, *arguments: str | Path) -> dict:
     return json.loads(done.stdout)
 
 
-PARTS = (("base vertices", "vertices"), ("Gaussians", "gaussians"), ("sort", "sort"))
+PARTS = (("shades", "shades"), ("base vertices", "vertices"), ("Gaussians", "gaussians"), ("sort", "sort"))
 WHOSE = ("of them", "the whole avatar", "the most that is drawn whole")
 
 
 def frame_rows(frame: dict, whose: str) -> list[tuple[str, str]]:
     """A frame's medians in milliseconds as rows of the table."""
-    parts = ", ".join(f"{part} {frame[key]:.1f}" for part, key in PARTS)
-    what = f"{frame['count']:,} Gaussians, {whose}: deform and sort, median of 200 frames"
+    parts = ", ".join(f"{part} {frame[key]:.1f}" for part, key in PARTS if key in frame)
+    what = f"{frame['count']:,} Gaussians, {whose}: shade, deform and sort, median of 200 frames"
     return [(what, f"{frame['frame']:.1f} ms ({parts}; quickest frame {frame['least']:.1f})")]
 
 

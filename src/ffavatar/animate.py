@@ -51,6 +51,11 @@ class Rig:
         posed = self.head.pose(self.neutral[None], self.joints[None], replace(rest, expression=expression, jaw=jaw))
         return posed.vertices - self.neutral
 
+    @staticmethod
+    def turned(params: HeadParams) -> Float[Tensor, "B 3 3"]:
+        """The head's rotation, by root and neck together."""
+        return axis_angle_to_matrix(params.root) @ axis_angle_to_matrix(params.neck)
+
     @cached_property
     def _shaded_at(self) -> tuple[Tensor, Tensor]:
         """Of the shades' views: how far the vertices were moved (K, V, 3), and the head turned (K, 3, 3)."""
@@ -64,7 +69,7 @@ class Rig:
         if self.shades is None:
             return colors
         with torch.no_grad():
-            turned = axis_angle_to_matrix(params.root) @ axis_angle_to_matrix(params.neck)
+            turned = self.turned(params)
             if camera is not None:
                 usual = normalised_camera(1, 1, turned.device).world_to_cam
                 turned = (usual.mT @ camera.world_to_cam)[..., :3, :3] @ turned

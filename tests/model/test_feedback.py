@@ -10,7 +10,7 @@ from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.evaluate.metrics import psnr
 from ffavatar.geometry import normalised_camera
 from ffavatar.head import load_head
-from ffavatar.model.feedback import LIGHT_SIGMA, _asked, _evenly_lit, feedback
+from ffavatar.model.feedback import LIGHT_SIGMA, _asked, _evenly_lit, feedback, unlike
 from ffavatar.model.steadiness import steadiness
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
@@ -215,3 +215,21 @@ def test_a_fold_of_one_expression_is_shown_with_that_expression(folded):
 def test_one_photo_has_no_shades(folded):
     rig, plain, params, views = folded
     assert feedback(rig, plain, views[:1], params[:1])[1] is None
+
+
+def test_the_most_unlike_views_have_shades_whatever_their_order(scene):
+    rig, _, params = scene
+    many = params[[0] * 6]
+    many.root[:, 1] = torch.tensor([0.0, 0.01, 0.3, 0.0, -0.4, 0.02])
+    many.jaw[3, 0] = 0.2
+    assert set(unlike(rig, many, 4)) > {2, 3, 4}
+    order = [3, 5, 0, 4, 1, 2]
+    assert {order[k] for k in unlike(rig, many[order], 4)} == set(unlike(rig, many, 4))
+    assert unlike(rig, many, 6) == list(range(6))
+
+
+def test_of_many_views_the_most_unlike_have_shades(folded, monkeypatch):
+    rig, plain, params, views = folded
+    monkeypatch.setattr("ffavatar.model.feedback.MOST_SHADES", 2)
+    shades = feedback(rig, plain, views[[0, 0, 1]], params[[0, 0, 1]])[1]
+    assert shades is not None and shades.jaw[:, 0].tolist() == pytest.approx([0, 0.3])

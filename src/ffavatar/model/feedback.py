@@ -31,6 +31,7 @@ from ffavatar.geometry import axis_angle_to_quat, normalised_camera, quat_multip
 from ffavatar.model.flow import bent, dense_flow, gaussian_blurred
 from ffavatar.model.steadiness import steadiness
 from ffavatar.render import rasterize
+from ffavatar.shades import closeness
 from ffavatar.types import CanonicalGaussians, Gaussians, HeadParams, Shades, Views
 
 BEFORE, AFTER = 1, 5  # steps with the photos as they are, which sharpens what they are bent to, and with bent ones
@@ -40,6 +41,7 @@ PRIOR_PX = 0.03  # pixels of a photo that what a splat was before weighs
 LONGEST_BEND = 32 / 512  # sides of the picture
 LIGHT_SIGMA = 12 / 512  # sides of the picture, beyond which differences between photos are of light
 SHADE_SIGMA = 24 / 512  # the same for shades, which are shown in such light only
+MOST_SHADES = 8  # views that have one: they cost memory, and time in every frame
 SURE_PX = 0.1  # pixels of a photo that make its view half sure
 DOUBTFUL = 0.5  # matte up to which a pixel's colour is the background's
 LEAST_ALPHA = 0.02  # of the drawing, where it is compared with the matte
@@ -50,7 +52,7 @@ def feedback(
     rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, share: Tensor | None = None
 ) -> tuple[CanonicalGaussians, Shades | None]:
     """``canonical`` with the colours and, at the outline, the opacities that ``views``, posed by ``params``, ask for;
-    and what of two or more views is left as their shades.
+    and what is left of two or more views, at most of the ``MOST_SHADES`` that are most unlike, as their shades.
 
     The views must show one look (``model/looks.py``). ``share`` (N,) in [0, 1] of the change that each Gaussian's
     colour makes, all of it by default; lids and lips, which unfold in motion, make less of it in any case
@@ -75,7 +77,24 @@ def feedback(
     if len(views) == 1:
         return made, None
     taught = _evenly_lit(known, picture, cover, SHADE_SIGMA).permute(0, 2, 3, 1)
-    return made, _shades(posed, params, share[:, None], taught)
+    kept = unlike(rig, params, MOST_SHADES)
+    posed = replace(posed, means=posed.means[kept], quats=posed.quats[kept])
+    return made, _shades(posed, params[kept], share[:, None], taught[kept])
+
+
+def unlike(rig: Rig, params: HeadParams, most: int) -> list[int]:
+    """Which ``most`` of the poses differ most: the two farthest apart, then always the one farthest from those before.
+    All, where there are no more; whatever their order, the same ones."""
+    count = len(params)
+    if count <= most:
+        return list(range(count))
+    moved, turned = rig.moved(params.expression, params.jaw), rig.turned(params)
+    alike = torch.stack([closeness(moved, turned, moved[[k]], turned[[k]])[..., 0] for k in range(count)], 1)
+    apart = -alike.clamp_min(1e-12).log().mean(-1)  # half the squared distance, the mean over the vertices
+    kept = list(divmod(int(apart.argmax()), count))
+    while len(kept) < most:
+        kept.append(int(apart[:, kept].amin(1).argmax()))
+    return sorted(kept)
 
 
 def _shades(posed: Gaussians, params: HeadParams, share: Tensor, photos: Tensor) -> Shades:
