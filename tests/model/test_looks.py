@@ -12,7 +12,7 @@ from ffavatar.animate import render_avatar
 from ffavatar.head import HeadModel
 from ffavatar.model import Estimate, create_model
 from ffavatar.model.decoder import Sampled, Sources
-from ffavatar.model.looks import BEYOND_M2, MOST_GAIN, Looks, Parts, read_looks
+from ffavatar.model.looks import BEYOND_M2, MOST_GAIN, Looks, Parts, read_looks, told_best
 from ffavatar.types import HeadParams, Views
 
 
@@ -146,3 +146,13 @@ def test_another_looks_light_is_matched_where_the_taken_look_shows_nothing() -> 
     assert lit[alone].mean() < 0.5 * (face * shade - 0.6).abs()[alone].mean()
     one = Sources(views, sources.params, sources.features, Looks.one(views))
     assert decoder._in_one_light(seen, one).light is None
+
+
+def test_what_the_taken_look_shows_edge_on_others_tell() -> None:
+    """Five points: seen well by the taken view, by both alike, better by the other, and skin and hair edge on by both."""
+    trust = torch.tensor([[0.9, 0.5, 0.1, 0.3, 0.3], [0.1, 0.5, 0.9, 0.3, 0.3]])
+    facing = torch.tensor([[0.9, 0.6, 0.0, 0.05, 0.05], [0.1, 0.6, 0.9, 0.05, 0.05]])
+    skin = torch.tensor([True, True, True, True, False])
+    told = told_best(trust, facing, torch.tensor([True, False]), skin)
+    assert told.tolist() == [1, 1, 0, 0, 1]
+    assert told_best(trust, facing, torch.tensor([True, True]), skin).tolist() == [1] * 5

@@ -236,6 +236,7 @@ def _about_avatar(file: Path) -> list[tuple[str, str]]:
         ("head", head.edition),
         ("licence of the head", head.licence),
         ("Gaussians", f"{len(person):,}"),
+        ("shades", f"of {len(person.rig.shades)} views" if person.rig.shades else "none: its colours last"),
         ("identity", f"{len(person.identity)} coefficients"),
         ("expressions", f"{len(head.expression_names)} ({names}, ...)"),
     ]

@@ -30,7 +30,7 @@ from ffavatar.model.anchors import (
     vertex_normals,
 )
 from ffavatar.model.flow import gaussian_blurred
-from ffavatar.model.looks import Looks, Parts, light_of, light_told, read_looks, shown_beyond
+from ffavatar.model.looks import Looks, Parts, light_of, light_told, read_looks, shown_beyond, told_best
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
 from ffavatar.model.trimming import carved, trim
 from ffavatar.model.unseen_hair import likeness_of_hair, unseen_detail
@@ -47,7 +47,6 @@ UNSURE = 0.005  # trust at which a splat's colour is half its own, half borrowed
 DOUBTFUL, CERTAIN = 0.5, 0.8  # matte at which a splat's colour is borrowed, for background is mixed in, and is its own
 LEAST_HAIR = 0.05  # weight with which what looks like skin lends its colour to the scalp: the bald have no other
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
-EDGE_ON, TURNED_TO = 0.25, 0.33  # of all views' trust: what the taken ones show edge on at best, and well enough
 EDGE_PX = 4  # of a photo, along its edges, are not read: sharpening and resizing mix in what lies beyond
 TURNED_AWAY = -0.3  # cosine beyond which hair is behind the outline in all views, and is filled and split as such
 MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
@@ -378,7 +377,8 @@ class AnchoredDecoder(nn.Module):
         cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks, closed)
         # tongue and cheeks are read by feedback alone, and not where photos show teeth before them
         unlike = 1 - likeness_of_teeth(seen.colors[taken].mean(0))
-        return rig, cut, torch.where(splats.slack < 0, unlike, _told_best(seen.trust, taken)), learned
+        told = told_best(seen.trust, seen.facing, taken, self.of_face(rig.surface) & ~splats.hairy & ~splats.inner)
+        return rig, cut, torch.where(splats.slack < 0, unlike, told), learned
 
     def _shares(self, seen: Sampled, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Each view's share in each point's colour, (S, N), and how much of it is the point's own, (N,)."""
@@ -466,13 +466,6 @@ class AnchoredDecoder(nn.Module):
         behind = self.fill @ (self.hairy[:, None] * table.gather(lent, len(self.anchors))) + _USUAL_WEIGHT * usual
         away = table.hairy * (seen.facing.amax(0) / TURNED_AWAY).clamp(0, 1)
         return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), away[:, None]), skin
-
-
-def _told_best(trust: Tensor, taken: Tensor) -> Tensor:
-    """In [0, 1], (N,): 1 where the views ``taken`` (S,) have as much trust (S, N) as any, or nearly; 0 where they show
-    edge on, and so perhaps hair or collar before it, what another view shows better."""
-    told = (trust[taken].amax(0) + UNSURE) / (trust.amax(0) + UNSURE)
-    return ((told - EDGE_ON) / (TURNED_TO - EDGE_ON)).clamp(0, 1)
 
 
 def likeness_of_teeth(colors: Tensor) -> Tensor:

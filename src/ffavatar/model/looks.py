@@ -28,6 +28,9 @@ MOST_GAIN = 2.5  # of another look's light
 LEAST_LIGHT = 0.03  # sRGB value added to both colours whose ratio is taken
 UNLIKE, MOST_LIGHT = 0.5, 0.6  # logarithms of such a ratio: from which it is no light, and the most that is changed
 NO_LIGHT = 1e-3  # weight of no change
+FAINT = 0.005  # trust that says nothing
+EDGE_ON, TURNED_TO = 0.25, 0.33  # of all views' trust: what the taken ones show edge on at best, and well enough
+AVERTED, FACING = 0.1, 0.35  # cosines between skin and view: from which a taken view teaches it, and fully
 SEEN, BRIGHT = 0.2, 0.98  # trust from which a face's colour counts, and the share of all values that is not blown out
 
 
@@ -133,6 +136,21 @@ def light_told(looks: Looks, colors: Tensor, trust: Tensor, skin: Tensor) -> Ten
 def light_of(told: Tensor) -> Tensor:
     """Sums of what :func:`light_told` gives, (..., 4), as factors of colours (..., 3)."""
     return (told[..., :3] / (told[..., 3:] + NO_LIGHT)).clamp(-MOST_LIGHT, MOST_LIGHT).exp()
+
+
+def told_best(trust: Tensor, facing: Tensor, taken: Tensor, skin: Tensor) -> Tensor:
+    """How far views of the look that is taken are the best to tell each point's colour, in [0, 1], (N,).
+
+    ``taken`` (S,) of S views, with ``trust`` (S, N). 1 where they have as much trust as any, or nearly; 0 where they
+    show edge on, and so perhaps hair or collar before it, what another view shows better. Of ``skin`` (N,) bool, which
+    other looks tell as well, what the taken ones see edge on (cosine ``facing`` (S, N)) is never theirs to tell.
+    """
+    if taken.all():
+        return trust.new_ones(trust.shape[1])
+    told = (trust[taken].amax(0) + FAINT) / (trust.amax(0) + FAINT)
+    told = ((told - EDGE_ON) / (TURNED_TO - EDGE_ON)).clamp(0, 1)
+    squarely = ((facing[taken].amax(0) - AVERTED) / (FACING - AVERTED)).clamp(0, 1)
+    return torch.where(skin, told * squarely, told)
 
 
 def shown_beyond(rig: Rig, hangers: Tensor, views: Views, params: HeadParams, depth: Tensor) -> Tensor:

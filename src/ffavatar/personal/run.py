@@ -304,7 +304,7 @@ def _level(model: FFAvatar, avatar: Avatar) -> int:
 
 def _fingerprint(avatar: Avatar, views: Views, recipe: PersonalRecipe, perceptual: bool) -> str:
     digest = hashlib.sha256(repr((asdict(recipe), perceptual)).encode())
-    for record in (avatar.canonical, views):
+    for record in (avatar.canonical, views, *filter(None, [avatar.rig.shades])):
         for value in vars(record).values():
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
