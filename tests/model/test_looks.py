@@ -149,7 +149,7 @@ def test_another_looks_light_is_matched_where_the_taken_look_shows_nothing() -> 
 
 
 def test_what_the_taken_look_shows_edge_on_others_tell() -> None:
-    """Five points: seen well by the taken view, by both alike, better by the other, and skin and hair edge on by both."""
+    """Points seen well by the taken view, by both, better by the other; and skin and hair edge on by both."""
     trust = torch.tensor([[0.9, 0.5, 0.1, 0.3, 0.3], [0.1, 0.5, 0.9, 0.3, 0.3]])
     facing = torch.tensor([[0.9, 0.6, 0.0, 0.05, 0.05], [0.1, 0.6, 0.9, 0.05, 0.05]])
     skin = torch.tensor([True, True, True, True, False])
