@@ -133,8 +133,10 @@ def test_only_colours_are_differentiated():
 
 def test_another_device_or_precision_takes_the_readable_form():
     rig, shades = rig_of(made_shades()), made_shades()
-    alike = torch.rand(1, len(rig.neutral), VIEWS, dtype=torch.float64)
+    alike = torch.rand(1, len(rig.neutral), VIEWS, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     exact = replace(shades, colors=shades.colors.double(), certainty=shades.certainty.double())
     surface = replace(rig.surface, barycentric=rig.surface.barycentric.double())
     made = shaded(small_avatar().canonical.colors.double(), exact, alike, surface)
+    native = shaded(small_avatar().canonical.colors, shades, alike.float(), rig.surface)
     assert made.dtype == torch.float64
+    torch.testing.assert_close(native.double(), made, atol=1e-5, rtol=0)

@@ -17,7 +17,7 @@ const STEPS = 254;
 /** Closeness below which a view lends nothing that a byte could show. */
 const FAR = 1e-5;
 
-/** Of the Gaussians that are drawn: `SHADES` of single ones, or the means of runs. */
+/** Shades of what is drawn: of single Gaussians, or the means of runs. */
 interface Drawn {
   readonly colors: Int8Array; // (n, K, 3)
   readonly certainty: Uint8Array; // (n, K)
