@@ -67,8 +67,8 @@ def decode(model: FFAvatar, source: Views, level: int | None, estimate: Estimate
     made = model.reconstruct(source, level, estimate, looks)
     taken = made.looks.taken
     subdivisions = model.config.surface_level if level is None else level
-    rig, canonical, told = unfolded(made.rig, made.canonical, made.told, subdivisions)
-    canonical, shades = feedback(rig, canonical, source[taken], estimate.params[taken], told)
+    rig, canonical, origin = unfolded(made.rig, made.canonical, subdivisions)
+    canonical, shades = feedback(rig, canonical, source[taken], estimate.params[taken], made.shares.of(origin))
     return Avatar(replace(rig, shades=shades), canonical, estimate.identity)
 
 

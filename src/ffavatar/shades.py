@@ -33,9 +33,19 @@ def closeness(
     ``moved``: how far expression and jaw took each vertex from rest, metres; ``turned``: the head's rotation before the
     camera. For small angles the squared distance of two rotation matrices is twice that of the rotations.
     """
+    return torch.exp(-distance(moved, turned, moved_then, turned_then))
+
+
+def distance(
+    moved: Float[Tensor, "#B V 3"],
+    turned: Float[Tensor, "#B 3 3"],
+    moved_then: Float[Tensor, "K V 3"],
+    turned_then: Float[Tensor, "K 3 3"],
+) -> Float[Tensor, "B V K"]:
+    """Half the squared distance whose exponential is :func:`closeness`, in standard deviations; arguments as there."""
     apart = (moved[:, None] - moved_then).square().sum(-1) / MOVED_M**2  # (B, K, V)
     angle = (turned[:, None] - turned_then).square().sum((-1, -2)) / (2 * TURNED_RAD**2)  # (B, K)
-    return torch.exp(-0.5 * (apart + angle[..., None])).transpose(1, 2)
+    return (0.5 * (apart + angle[..., None])).transpose(1, 2)
 
 
 def shaded(

@@ -10,7 +10,7 @@ from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.evaluate.metrics import psnr
 from ffavatar.geometry import normalised_camera
 from ffavatar.head import load_head
-from ffavatar.model.feedback import LIGHT_SIGMA, _asked, _evenly_lit, feedback, unlike
+from ffavatar.model.feedback import LIGHT_SIGMA, _asked, _evenly_lit, feedback, shares_of, unlike
 from ffavatar.model.steadiness import steadiness
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
@@ -212,6 +212,34 @@ def test_a_fold_of_one_expression_is_shown_with_that_expression(folded):
     assert (unlike - made.colors).abs().mean() < 0.01
 
 
+def test_skin_that_faces_a_camera_stays_opaque_and_what_is_behind_stays_as_it_was(scene):
+    rig, canonical, params = scene
+    views = photos_of(scene)
+    less = replace(views, images=1 - views.images, mattes=0.6 * views.mattes)
+    count = len(canonical)
+    told = torch.ones(count)
+    facing = torch.where(torch.arange(count) % 2 == 0, 0.5, -0.5)
+    closed = torch.arange(count) % 4 == 0
+    made, shades = feedback(rig, canonical, less, params, shares_of(told, facing, closed))
+    assert torch.equal(made.opacities[closed], canonical.opacities[closed])
+    assert (made.opacities[~closed] < 0.9 * canonical.opacities[~closed]).float().mean() > 0.1
+    averted = facing < 0
+    assert torch.equal(made.colors[averted], canonical.colors[averted])
+    assert (made.colors[~averted] != canonical.colors[~averted]).any()
+    assert shades is None or not shades.colors[averted].any()
+
+
+def test_hair_before_skin_that_other_looks_tell_is_a_shade(folded):
+    rig, plain, params, views = folded
+    untold = shares_of(torch.zeros(len(plain)), torch.ones(len(plain)), torch.ones(len(plain)).bool())
+    made, shades = feedback(rig, plain, views, params, untold)
+    assert torch.equal(made.colors, plain.colors)
+    assert shades is not None
+    lasting = psnr(render_avatar(rig, made, params, SIDE).images, views.on_white())
+    shaded = psnr(render_avatar(replace(rig, shades=shades), made, params, SIDE).images, views.on_white())
+    assert shaded[1] > lasting[1] + 4 and shaded[0] > 50  # the first shows the avatar as it is
+
+
 def test_one_photo_has_no_shades(folded):
     rig, plain, params, views = folded
     assert feedback(rig, plain, views[:1], params[:1])[1] is None
@@ -226,6 +254,20 @@ def test_the_most_unlike_views_have_shades_whatever_their_order(scene):
     order = [3, 5, 0, 4, 1, 2]
     assert {order[k] for k in unlike(rig, many[order], 4)} == set(unlike(rig, many, 4))
     assert unlike(rig, many, 6) == list(range(6))
+
+
+def test_views_far_apart_are_told_apart_and_equal_ones_count_once(scene):
+    rig, _, params = scene
+    many = params[[0] * 10]
+    many.root[:, 1] = torch.linspace(-1.2, 1.2, 10)
+    far = unlike(rig, many, 3)
+    assert {0, 9} < set(far)
+    backwards = list(range(9, -1, -1))
+    assert {0, 9} < {backwards[k] for k in unlike(rig, many[backwards], 3)}
+    many.root[:9, 1] = -0.4
+    assert len(unlike(rig, many, 8)) == 2
+    many.root[:, 1] = 0
+    assert unlike(rig, many, 8) == [0]
 
 
 def test_of_many_views_the_most_unlike_have_shades(folded, monkeypatch):

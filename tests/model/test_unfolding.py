@@ -43,13 +43,13 @@ def redness(rig: Rig, canonical: CanonicalGaussians, closed: float) -> torch.Ten
 
 def test_the_eyeball_does_not_show_through_closed_lids():
     rig, canonical = scene()
-    told = torch.arange(len(canonical)).float()
-    full_rig, full, handed = unfolded(rig, canonical, told, LEVEL)
+    full_rig, full, origin = unfolded(rig, canonical, LEVEL)
     before, after = redness(rig, canonical, 1.0).sum(), redness(full_rig, full, 1.0).sum()
     assert before > 50
     assert after < 0.25 * before
     # what is added is like what it stands beside, on the same triangle
-    added = handed[len(canonical) :].long()
+    assert torch.equal(origin[: len(canonical)], torch.arange(len(canonical)))
+    added = origin[len(canonical) :]
     assert 500 < len(added) < 0.1 * len(canonical)
     assert torch.equal(full.colors[len(canonical) :], canonical.colors[added])
     assert torch.equal(full_rig.surface.parents[len(canonical) :], rig.surface.parents[added])
@@ -59,7 +59,7 @@ def test_the_eyeball_does_not_show_through_closed_lids():
 
 def test_open_eyes_and_all_else_stay_as_they_are():
     rig, canonical = scene()
-    full_rig, full, _ = unfolded(rig, canonical, torch.ones(len(canonical)), LEVEL)
+    full_rig, full, _ = unfolded(rig, canonical, LEVEL)
     for name, value in vars(canonical).items():
         assert torch.equal(getattr(full, name)[: len(canonical)], value)
     a, b = (render_avatar(*one, eyes(rig, 0.0), SIZE).images for one in ((rig, canonical), (full_rig, full)))

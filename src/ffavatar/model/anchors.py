@@ -20,6 +20,8 @@ _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names 
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
 SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02  # how deep what mattes carve away may sink: hair hides more than skin
 NAPE_BELOW_EARS_M, NAPE_FROM_REAR_M = 0.02, 0.015  # of the ears: where hair at the nape ends, and where it begins
+AURICLE_BEYOND_M = 0.0015  # what of an ear lies further out than the scalp, with this to spare, sticks out
+AURICLE_ROOT_M = 0.01  # before an ear's back: as far forward reaches the skull that it hides
 MOUTH_LIT_M = 0.025  # depth in which the light in a mouth falls to 1/e
 MOUTH_DARK = torch.tensor([0.18, 0.09, 0.09])  # what is left of it deep inside: red, from walls and tongue
 _CROWN_M, _GUMLINE_M, _TOOTH_M = 0.008, 0.0015, 0.006  # height of what is seen of a tooth, its end, and its width
@@ -147,11 +149,26 @@ def hairy_vertices(head: HeadModel) -> Tensor:
     ears, neck = head.regions.get("ears", none), head.regions.get("neck", none)
     if not ears.any():
         return scalp
+    scalp = scalp | skull_at_ears(head)
     low, rear = (
         head.v_template[ears][:, 1].min() - NAPE_BELOW_EARS_M,
         head.v_template[ears][:, 2].min() + NAPE_FROM_REAR_M,
     )
     return scalp | (neck & (head.v_template[:, 1] > low) & (head.v_template[:, 2] < rear))
+
+
+def skull_at_ears(head: HeadModel) -> Tensor:
+    """(V,) bool: of the ears' region what is skull, above and behind the auricles, where hair usually grows."""
+    none = torch.zeros(len(head.v_template), dtype=torch.bool, device=head.v_template.device)
+    scalp, ears = head.regions.get("scalp", none), head.regions.get("ears", none)
+    if not (scalp.any() and ears.any()):
+        return none
+    points = head.v_template
+    sticks_out = ears & (points[:, 0].abs() > points[scalp][:, 0].abs().max() + AURICLE_BEYOND_M)
+    if not sticks_out.any():
+        return none
+    top, back = points[sticks_out][:, 1].max(), points[sticks_out][:, 2].min() + AURICLE_ROOT_M
+    return ears & ~sticks_out & ((points[:, 1] > top) | (points[:, 2] < back))
 
 
 def _sinking(head: HeadModel, labels: Tensor) -> Tensor:
@@ -160,6 +177,7 @@ def _sinking(head: HeadModel, labels: Tensor) -> Tensor:
     for name, far in (("scalp", SCALP_SINKS_M), ("ears", 0.0)):
         if name in head.regions:
             depth[head.regions[name]] = far
+    depth[skull_at_ears(head)] = SCALP_SINKS_M
     return depth.masked_fill(labels > 0, 0.0)
 
 

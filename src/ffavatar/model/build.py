@@ -17,6 +17,7 @@ from ffavatar.model.config import PRESETS, ModelConfig
 from ffavatar.model.decoder import AnchoredDecoder, FullDecoder, Sources
 from ffavatar.model.encoder import ConvEncoder, DinoEncoder
 from ffavatar.model.estimator import DinoEstimator, Estimate, LandmarkEstimator
+from ffavatar.model.feedback import Shares
 from ffavatar.model.looks import Looks
 from ffavatar.model.outgrowth import outgrow
 from ffavatar.model.query_former import QueryFormer
@@ -29,7 +30,7 @@ class Reconstruction:
 
     rig: Rig
     canonical: CanonicalGaussians
-    told: Tensor  # (N,) in [0, 1]: how far views of the taken look are the best to tell a Gaussian's colour
+    shares: Shares  # how much of the Gaussians rendering feedback may change
     estimate: Estimate  # of the source views
     learned_offsets: Tensor  # (surface points, 3) metres: the part of the offsets that training keeps small
     looks: Looks  # of the source views
@@ -87,10 +88,10 @@ class FFAvatar(nn.Module):
             params = estimate.params
             looks = looks or self.looks(source, estimate)
             sources = Sources(looks.relit(source), params, encoded.feature_map, looks)
-            rig, canonical, told, learned = self.decoder(rig, level, sources, former)
+            rig, canonical, shares, learned = self.decoder(rig, level, sources, former)
             taken = looks.taken
             rig, canonical = outgrow(rig, canonical, source[taken], params[taken], self.decoder.hangers, level)
-            told = F.pad(told, (0, len(canonical) - len(told)), value=1.0)  # what has grown is the look's own
+            shares = shares.joined(len(canonical))  # what has grown is the look's own
         else:
             identity = self.head.shapedirs.new_zeros(self.head.shapedirs.shape[2])
             rig = Rig.of(self.head, identity, self.head.surface(level))
@@ -104,8 +105,8 @@ class FFAvatar(nn.Module):
             table = surface_table(self.head, torch.arange(min(8, len(self.head.v_template))), level)
             canonical = self.decoder(tokens, table.spacing.to(tokens.device))
             learned, looks = canonical.offsets, Looks.one(source)
-            told = learned.new_ones(len(canonical))
-        return Reconstruction(rig, canonical, told, estimate, learned, looks)
+            shares = Shares.whole(canonical.opacities)
+        return Reconstruction(rig, canonical, shares, estimate, learned, looks)
 
     def looks(self, source: Views, estimate: Estimate, like: int | None = None) -> Looks:
         """From which of the views hair and clothes are taken: those of one look with view ``like``, or of the look that

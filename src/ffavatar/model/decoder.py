@@ -29,6 +29,7 @@ from ffavatar.model.anchors import (
     surface_table,
     vertex_normals,
 )
+from ffavatar.model.feedback import Shares, shares_of
 from ffavatar.model.flow import gaussian_blurred
 from ffavatar.model.looks import Looks, Parts, light_of, light_told, read_looks, shown_beyond, told_best
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
@@ -48,7 +49,8 @@ DOUBTFUL, CERTAIN = 0.5, 0.8  # matte at which a splat's colour is borrowed, for
 LEAST_HAIR = 0.05  # weight with which what looks like skin lends its colour to the scalp: the bald have no other
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
 EDGE_PX = 4  # of a photo, along its edges, are not read: sharpening and resizing mix in what lies beyond
-TURNED_AWAY = -0.3  # cosine beyond which hair is behind the outline in all views, and is filled and split as such
+TURNED_AWAY = -0.3  # cosine beyond which hair is behind the outline in all views, and is split as such
+SQUARE, SLANTING = 0.5, 0.2  # cosines from which unseen hair borrows as skin does, and up to which from hair alone
 MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
 MAX_COARSE_OFFSET_M = 0.12
 MAX_FINE_OFFSET_M = 0.02
@@ -313,9 +315,9 @@ class AnchoredDecoder(nn.Module):
         known = self.smooth @ total + 1e-3 * (self.fill @ total)
         return self.liftable * (smoothed / (known + 0.05)).clamp(0, MAX_LIFT_M)
 
-    def forward(self, rig: Rig, level: int, sources: Sources, former) -> tuple[Rig, CanonicalGaussians, Tensor, Tensor]:
-        """The rig that carries the Gaussians, they, how far the taken look is the best to tell their colours (N,), and
-        the learned part of the surface's offsets, which training keeps small.
+    def forward(self, rig: Rig, level: int, sources: Sources, former) -> tuple[Rig, CanonicalGaussians, Shares, Tensor]:
+        """The rig that carries the Gaussians, they, how much of them feedback may change, and the learned part of the
+        surface's offsets, which training keeps small.
 
         ``former(evidence (A, width)) -> tokens (A, width)`` is the query-former with its token bank bound in."""
         table = self.table(level)
@@ -375,10 +377,11 @@ class AnchoredDecoder(nn.Module):
         whole = replace(splats.canonical, colors=(splats.canonical.colors + detail).clamp(0, 1))
         closed = (splats.sinks > 0) & ~splats.hairy
         cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks, closed)
+        told = told_best(seen.trust, seen.facing, taken, self.of_face(rig.surface) & ~splats.hairy & ~splats.inner)
+        shares = shares_of(told, seen.facing[taken].amax(0), closed)
         # tongue and cheeks are read by feedback alone, and not where photos show teeth before them
         unlike = 1 - likeness_of_teeth(seen.colors[taken].mean(0))
-        told = told_best(seen.trust, seen.facing, taken, self.of_face(rig.surface) & ~splats.hairy & ~splats.inner)
-        return rig, cut, torch.where(splats.slack < 0, unlike, told), learned
+        return rig, cut, shares.within(splats.slack < 0, unlike), learned
 
     def _shares(self, seen: Sampled, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Each view's share in each point's colour, (S, N), and how much of it is the point's own, (N,)."""
@@ -456,15 +459,15 @@ class AnchoredDecoder(nn.Module):
         default = _DEFAULT_WEIGHT * light * self.default
         filled = table.spread((borrowed + default) / (told + _DEFAULT_WEIGHT)) * table.tint
 
-        # Behind the outline only hair lends to hair, the more the less it looks like the face and the better it is
-        # seen: forehead, ears and background beside the hair are none.
+        # Where it is not seen squarely only hair lends to hair, the more the less it looks like the face and the better
+        # it is seen: forehead, ears and background beside the hair are none.
         hair = table.hairy * seen.trust.amax(0) * likeness_of_hair(colors, skin).clamp_min(LEAST_HAIR) * confidence
         if float(hair.detach().sum()) < 1:
             return filled, skin
         usual = torch.cat([_weighted_median(colors, hair), hair.new_ones(1)])
         lent = torch.cat([colors * hair[:, None], hair[:, None]], -1)
         behind = self.fill @ (self.hairy[:, None] * table.gather(lent, len(self.anchors))) + _USUAL_WEIGHT * usual
-        away = table.hairy * (seen.facing.amax(0) / TURNED_AWAY).clamp(0, 1)
+        away = table.hairy * ((SQUARE - seen.facing.amax(0)) / (SQUARE - SLANTING)).clamp(0, 1)
         return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), away[:, None]), skin
 
 

@@ -16,11 +16,16 @@ the same least squares, of one view at a time.
 
 Colours are the person's, whatever lies behind: where the drawing is half transparent it should be half the photo. The
 outline has its own equation: where a splat covers more than the (bent) matte, its opacity falls.
+
+Some of this is not every Gaussian's (``Shares``). Through a soft outline a photo would also change what lies behind it:
+specks on the back of the head. Skin that faces a camera is a closed surface, whatever a matte says of its rim, and
+would gape where another looks straight at it. Where other looks tell the colour of skin better, for the taken one has
+hair before it, the hair is a shade: it is there as the photo's camera sees it, and not when the head is turned.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +36,7 @@ from ffavatar.geometry import axis_angle_to_quat, normalised_camera, quat_multip
 from ffavatar.model.flow import bent, dense_flow, gaussian_blurred
 from ffavatar.model.steadiness import steadiness
 from ffavatar.render import rasterize
-from ffavatar.shades import closeness
+from ffavatar.shades import distance
 from ffavatar.types import CanonicalGaussians, Gaussians, HeadParams, Shades, Views
 
 BEFORE, AFTER = 1, 5  # steps with the photos as they are, which sharpens what they are bent to, and with bent ones
@@ -42,28 +47,69 @@ LONGEST_BEND = 32 / 512  # sides of the picture
 LIGHT_SIGMA = 12 / 512  # sides of the picture, beyond which differences between photos are of light
 SHADE_SIGMA = 24 / 512  # the same for shades, which are shown in such light only
 MOST_SHADES = 8  # views that have one: they cost memory, and time in every frame
+SAME_POSE = 0.005  # half the squared distance in standard deviations up to which two views are in one pose
 SURE_PX = 0.1  # pixels of a photo that make its view half sure
 DOUBTFUL = 0.5  # matte up to which a pixel's colour is the background's
 LEAST_ALPHA = 0.02  # of the drawing, where it is compared with the matte
+HIDDEN = -0.3  # cosine between surface and view, at most of all views, up to which nothing is changed; from 0 on, all
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How much of what the photos ask of it each of N Gaussians does, (N,) in [0, 1]."""
+
+    colors: Tensor
+    shades: Tensor
+    opacities: Tensor
+
+    @staticmethod
+    def whole(like: Tensor) -> Shares:
+        """All of it, for as many Gaussians as ``like`` (N,) has values."""
+        return Shares(*(torch.ones_like(like) for _ in range(3)))
+
+    def of(self, origin: Tensor) -> Shares:
+        """The shares of those numbered ``origin`` (M,)."""
+        return Shares(self.colors[origin], self.shades[origin], self.opacities[origin])
+
+    def joined(self, count: int) -> Shares:
+        """With those of further Gaussians, which do all of it, up to ``count``."""
+        more = count - len(self.colors)
+        return Shares(*(F.pad(share, (0, more), value=1.0) for share in (self.colors, self.shades, self.opacities)))
+
+    def within(self, inside: Tensor, share: Tensor) -> Shares:
+        """With another ``share`` (N,) of colours and shades where ``inside`` (N,) bool."""
+        return replace(
+            self, colors=torch.where(inside, share, self.colors), shades=torch.where(inside, share, self.shades)
+        )
+
+
+def shares_of(told: Tensor, facing: Tensor, closed: Tensor) -> Shares:
+    """The shares of splats on the surface.
+
+    ``told`` (N,) in [0, 1]: how far the photos are the best to tell their colours (``model/looks.py``).
+    ``facing`` (N,): the largest cosine between normal and viewing direction. ``closed`` (N,) bool: skin and clothes.
+    """
+    faced = (1 - facing / HIDDEN).clamp(0, 1)
+    return Shares(told * faced, faced, 1 - (closed & (facing > 0)).to(faced))
 
 
 @torch.no_grad()
 def feedback(
-    rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, share: Tensor | None = None
+    rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, shares: Shares | None = None
 ) -> tuple[CanonicalGaussians, Shades | None]:
     """``canonical`` with the colours and, at the outline, the opacities that ``views``, posed by ``params``, ask for;
     and what is left of two or more views, at most of the ``MOST_SHADES`` that are most unlike, as their shades.
 
-    The views must show one look (``model/looks.py``). ``share`` (N,) in [0, 1] of the change that each Gaussian's
-    colour makes, all of it by default; lids and lips, which unfold in motion, make less of it in any case
-    (``model/steadiness.py``). Work and memory grow linearly with the views.
+    The views must show one look (``model/looks.py``). ``shares``: of the change, all by default; the colours of lids
+    and lips, which unfold in motion, make less of it in any case (``model/steadiness.py``), though not their shades,
+    which are there in such poses only. Work and memory grow linearly with the views.
     """
     side = views.images.shape[1]
     posed = pose_gaussians(rig, canonical, params)
-    share = canonical.opacities.new_ones(len(canonical)) if share is None else share
-    steady = (steadiness(rig, params) * share)[:, None]
+    shares = Shares.whole(canonical.opacities) if shares is None else shares
+    steady = (steadiness(rig, params) * shares.colors)[:, None]
     photos = torch.cat([views.images, views.mattes[..., None], views.valid[..., None]], -1)
-    posed, _ = _taught(posed, canonical.colors, steady, photos, BEFORE, trims=False)
+    posed, _ = _taught(posed, canonical.colors, steady, photos, BEFORE)
 
     drawn = render_gaussians(posed, normalised_camera(side, len(views), photos.device))
     picture, cover = drawn.images.permute(0, 3, 1, 2), drawn.alphas[:, None]
@@ -72,29 +118,32 @@ def feedback(
     field = dense_flow(picture, shown, maps[:, 4:], LONGEST_BEND)
     known, picture = bent(maps, field), picture - (1 - cover)
     taught = _evenly_lit(known, picture, cover, LIGHT_SIGMA).permute(0, 2, 3, 1)
-    posed, _ = _taught(posed, canonical.colors, steady, taught, AFTER, trims=True)
+    posed, _ = _taught(posed, canonical.colors, steady, taught, AFTER, shares.opacities)
     made = replace(canonical, colors=posed.colors, opacities=posed.opacities)
     if len(views) == 1:
         return made, None
     taught = _evenly_lit(known, picture, cover, SHADE_SIGMA).permute(0, 2, 3, 1)
     kept = unlike(rig, params, MOST_SHADES)
     posed = replace(posed, means=posed.means[kept], quats=posed.quats[kept])
-    return made, _shades(posed, params[kept], share[:, None], taught[kept])
+    return made, _shades(posed, params[kept], shares.shades[:, None], taught[kept])
 
 
 def unlike(rig: Rig, params: HeadParams, most: int) -> list[int]:
     """Which ``most`` of the poses differ most: the two farthest apart, then always the one farthest from those before.
-    All, where there are no more; whatever their order, the same ones."""
+    All, where there are no more; fewer, where there are not so many different ones; whatever their order, the same
+    poses."""
     count = len(params)
     if count <= most:
         return list(range(count))
     moved, turned = rig.moved(params.expression, params.jaw), rig.turned(params)
-    alike = torch.stack([closeness(moved, turned, moved[[k]], turned[[k]])[..., 0] for k in range(count)], 1)
-    apart = -alike.clamp_min(1e-12).log().mean(-1)  # half the squared distance, the mean over the vertices
+    apart = torch.stack([distance(moved, turned, moved[[k]], turned[[k]]).mean(1)[:, 0] for k in range(count)], 1)
     kept = list(divmod(int(apart.argmax()), count))
     while len(kept) < most:
-        kept.append(int(apart[:, kept].amin(1).argmax()))
-    return sorted(kept)
+        nearest = apart[:, kept].amin(1)
+        if float(nearest.max()) < SAME_POSE:
+            break
+        kept.append(int(nearest.argmax()))
+    return sorted(set(kept))
 
 
 def _shades(posed: Gaussians, params: HeadParams, share: Tensor, photos: Tensor) -> Shades:
@@ -102,7 +151,7 @@ def _shades(posed: Gaussians, params: HeadParams, share: Tensor, photos: Tensor)
     lack, weight = [], []
     for view in range(len(photos)):
         alone = replace(posed, means=posed.means[[view]], quats=posed.quats[[view]])
-        alone, pixels = _taught(alone, posed.colors, share, photos[[view]], APART, trims=False)
+        alone, pixels = _taught(alone, posed.colors, share, photos[[view]], APART)
         lack.append((alone.colors - posed.colors).clamp(-0.5, 0.5))
         weight.append(pixels)
     shown = torch.stack(weight, 1)
@@ -129,12 +178,13 @@ def _evenly_lit(photos: Tensor, drawn: Tensor, cover: Tensor, sigma: float) -> T
 
 
 def _taught(
-    posed: Gaussians, former: Tensor, steady: Tensor, photos: Tensor, steps: int, trims: bool
+    posed: Gaussians, former: Tensor, steady: Tensor, photos: Tensor, steps: int, trims: Tensor | None = None
 ) -> tuple[Gaussians, Tensor]:
     """``posed`` after some steps of least squares on photos (S, H, W, 5) of colour, matte and validity, and the pixels
     that said how each is coloured (N,).
 
-    Its colours stay near the ``former`` ones where the photos say little, and change by the share ``steady`` (N, 1).
+    Its colours stay near the ``former`` ones where the photos say little, and change by the share ``steady`` (N, 1);
+    its opacities fall by the share ``trims`` (N,), by default not at all.
     """
     for step in range(steps):
         asked = photos.new_zeros(len(former), 6)
@@ -144,8 +194,9 @@ def _taught(
         solved = posed.colors + (lack + PRIOR_PX * (former - posed.colors)) / (weight + PRIOR_PX)
         colors = torch.lerp(former, solved, steady).clamp(0, 1)
         opacities = posed.opacities
-        if trims and step < steps - 1:  # the last colours are those of the last opacities
-            opacities = opacities * ((kept + PRIOR_PX) / (valid + PRIOR_PX))[:, 0].clamp(0, 1)
+        if trims is not None and step < steps - 1:  # the last colours are those of the last opacities
+            left = ((kept + PRIOR_PX) / (valid + PRIOR_PX))[:, 0].clamp(0, 1)
+            opacities = opacities * (1 - trims * (1 - left))
         posed = replace(posed, colors=colors, opacities=opacities)
     return posed, weight[:, 0]
 

@@ -23,13 +23,12 @@ _EDGES = ((1.0, -1.0, 0.0), (0.0, 1.0, -1.0), (-1.0, 0.0, 1.0))
 
 
 @torch.no_grad()
-def unfolded(
-    rig: Rig, canonical: CanonicalGaussians, told: Tensor, level: int
-) -> tuple[Rig, CanonicalGaussians, Tensor]:
-    """The avatar with Gaussians added where closing eyes spread its skin.
+def unfolded(rig: Rig, canonical: CanonicalGaussians, level: int) -> tuple[Rig, CanonicalGaussians, Tensor]:
+    """The avatar with Gaussians added where closing eyes spread its skin; and the number of the Gaussian beside which
+    each was put, or its own (N,).
 
-    ``told`` (N,): any value that each Gaussian hands on to those put beside it. ``level`` of the head's subdivision
-    tells how far apart its points are: 2 ** -level of a triangle's side. What was there keeps its place in the order.
+    ``level`` of the head's subdivision tells how far apart its points are: 2 ** -level of a triangle's side. What was
+    there keeps its place in the order.
     """
     surface = rig.surface
     growth = surface.interpolate(unfolding(rig)[:, None])[:, 0]
@@ -53,4 +52,8 @@ def unfolded(
         barycentric=torch.cat([surface.barycentric, *places[1:]]),
     )
     grown = {name: torch.cat([value, value[source]]) for name, value in vars(canonical).items()}
-    return replace(rig, surface=surface), CanonicalGaussians(**grown), torch.cat([told, told[source]])
+    return (
+        replace(rig, surface=surface),
+        CanonicalGaussians(**grown),
+        torch.cat([torch.arange(len(canonical), device=source.device), source]),
+    )
