@@ -100,7 +100,9 @@ def animate(
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     camera: Camera | None = None,
 ) -> Rendering:
-    """Pictures of the avatar in the given poses; without ``camera``, in the normalised camera of head crops."""
+    """Pictures of the avatar in the given poses; without ``camera``, in the normalised camera of head crops with
+    ``size`` pixels a side. With one, its own width and height count, and not ``size``; one pose serves many cameras,
+    and one camera many poses."""
     with torch.no_grad():
         return render_avatar(avatar.rig, avatar.canonical, params, size, background, camera)
 
