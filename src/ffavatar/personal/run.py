@@ -20,7 +20,7 @@ from ffavatar.model import FFAvatar
 from ffavatar.personal.fit import Fit, Perceptual, photo_loss
 from ffavatar.personal.goals import Goals, Reading, read_views
 from ffavatar.personal.recipe import PersonalRecipe
-from ffavatar.personal.starts import grey, unprojected
+from ffavatar.personal.starts import grey, level_of, unprojected
 from ffavatar.pipeline import reconstruct, track
 from ffavatar.types import HeadParams, Views
 
@@ -189,7 +189,8 @@ class _Run:
         for rank in sorted(range(len(order)), key=lambda rank: abs(rank - middle))[:HELD_TRIES]:
             held = order[rank]
             seen = self.views[[i for i in range(len(order)) if i != held]]
-            avatar = reconstruct(self.model, seen, _level(self.model, self.avatar))
+            level = level_of(self.model.head, len(self.avatar), self.model.config.surface_level)
+            avatar = reconstruct(self.model, seen, level)
             apart = held, avatar, read_views(self.model, avatar, self.views, self.recipe.size)
             if apart[2].alike[held]:
                 return apart
@@ -292,14 +293,6 @@ class _Run:
         about = {**self.avatar.about, "personalized": f"{steps} steps over {len(self.views)} views"}
         made = replace(avatar, canonical=avatar.canonical.detach(), about=about)
         return Personalized(made, params.detach(), gains, steps, finished, tuple(self.checks))
-
-
-def _level(model: FFAvatar, avatar: Avatar) -> int:
-    """Subdivisions of the head at which ``model`` makes avatars as fine as this one."""
-    level = 0
-    while level < model.config.surface_level and len(model.head.surface(level + 1).parents) <= len(avatar):
-        level += 1
-    return level
 
 
 def _fingerprint(avatar: Avatar, views: Views, recipe: PersonalRecipe, perceptual: bool) -> str:
