@@ -198,6 +198,23 @@ def test_interrupted_and_resumed_is_as_uninterrupted(model: Reader, views: Views
     assert len(whole.checks) == 3 and same(whole, resumed)
 
 
+@pytest.mark.parametrize(("first", "then"), [(22, 2), (45, 2)])
+def test_the_best_so_far_outlasts_a_resumption(
+    model: Reader, views: Views, known: HeadParams, tmp_path: Path, first: int, then: int
+) -> None:
+    """Stopped after the trial's check of 20 steps, in the trial or, of 80 steps in all, early in the run over all
+    views; and stopped again soon after: it is as good as after the first time."""
+    recipe = replace(RECIPE, guard=True, guard_checks=2)
+    file = tmp_path / "kept.pt"
+    once = personalize(model, small_avatar(), views, recipe, Stop(first), file)
+    again = personalize(model, small_avatar(), views, recipe, Stop(then), file)
+    assert not once.finished and not again.finished and once.steps == again.steps == 0
+    assert error(again.avatar, known, views) < 0.5 * error(small_avatar(), known, views)
+    assert error(again.avatar, known, views) <= error(once.avatar, known, views) + 1e-6
+    resumed = personalize(model, small_avatar(), views, recipe, checkpoint=file)
+    assert same(resumed, personalize(model, small_avatar(), views, recipe))
+
+
 def test_interruption_keeps_the_best_so_far(model: Reader, views: Views, known: HeadParams) -> None:
     part = personalize(model, small_avatar(), views, RECIPE, Stop(35))
     assert not part.finished and part.steps == 20  # the latest snapshot

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffavatar.animate import render_avatar
+from ffavatar.animate import Rig, render_avatar
 from ffavatar.avatar import Avatar
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
+from ffavatar.head import Surface
 from ffavatar.model import FFAvatar
 from ffavatar.personal.fit import Fit, Perceptual, photo_loss
 from ffavatar.personal.goals import Goals, Reading, read_views
 from ffavatar.personal.recipe import PersonalRecipe
 from ffavatar.personal.starts import grey, level_of, unprojected
 from ffavatar.pipeline import reconstruct, track
-from ffavatar.types import HeadParams, Views
+from ffavatar.types import CanonicalGaussians, HeadParams, Shades, Views
 
 Progress = Callable[[int, int], None]  # steps done and to do; what is to do shrinks when the trial ends early
 OnSnapshot = Callable[[Avatar, int], None]  # the avatar as it stands, and the steps done so far (as in Progress)
@@ -124,6 +125,7 @@ class _Run:
                 self.start = HeadParams(**kept["start"])
                 self.checks = [Check(*pair) for pair in kept["checks"]]
                 self.chosen = kept["chosen"]
+                self.best = _unpacked(self.model, kept.get("best"))
             if self.chosen is None:
                 self._trial(kept["fit"] if kept else None)
                 kept = None
@@ -258,6 +260,7 @@ class _Run:
                     "checks": checks,
                     "chosen": self.chosen,
                     "fit": self.last,
+                    "best": _packed(self.best),
                 },
                 path,
             )
@@ -293,6 +296,26 @@ class _Run:
         about = {**self.avatar.about, "personalized": f"{steps} steps over {len(self.views)} views"}
         made = replace(avatar, canonical=avatar.canonical.detach(), about=about)
         return Personalized(made, params.detach(), gains, steps, finished, tuple(self.checks))
+
+
+def _packed(avatar: Avatar | None) -> dict[str, Any] | None:
+    """An avatar that the model made, but for the head, which the model has."""
+    if avatar is None:
+        return None
+    rig = avatar.rig
+    records = {"surface": rig.surface, "canonical": avatar.canonical, "shades": rig.shades}
+    return {
+        "neutral": rig.neutral, "joints": rig.joints, "identity": avatar.identity,
+        **{name: None if record is None else dict(vars(record)) for name, record in records.items()},
+    }  # fmt: skip
+
+
+def _unpacked(model: FFAvatar, kept: dict[str, Any] | None) -> Avatar | None:
+    if kept is None:
+        return None
+    shades = None if kept["shades"] is None else Shades(**kept["shades"])
+    rig = Rig(model.head, kept["neutral"], kept["joints"], Surface(**kept["surface"]), shades)
+    return Avatar(rig, CanonicalGaussians(**kept["canonical"]), kept["identity"])
 
 
 def _fingerprint(avatar: Avatar, views: Views, recipe: PersonalRecipe, perceptual: bool) -> str:
