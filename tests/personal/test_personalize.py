@@ -165,6 +165,14 @@ def test_same_seed_same_avatar(model: Reader, views: Views) -> None:
     assert same(first, second) and not same(first, other)
 
 
+def test_a_callers_inference_mode_changes_nothing(model: Reader, views: Views) -> None:
+    short = replace(RECIPE, steps=3)
+    with torch.inference_mode():
+        own = Views(**{name: value.clone() for name, value in vars(views).items()})
+        made = personalize(model, small_avatar(), own, short)
+    assert same(made, personalize(model, small_avatar(), views, short))
+
+
 def test_too_few_views_for_the_guard_take_fewer_steps(model: Reader, views: Views) -> None:
     recipe = replace(RECIPE, steps=6, unguarded_steps=3)
     for guard, steps in ((True, 3), (False, 6)):

@@ -54,6 +54,8 @@ class Personalized:
     checks: tuple[Check, ...]  # of the held-out view; empty where nothing was held out
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def personalize(
     model: FFAvatar,
     avatar: Avatar,
