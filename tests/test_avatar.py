@@ -12,8 +12,9 @@ from safetensors.numpy import load_file, save_file
 from ffavatar.animate import Rig, pose_gaussians
 from ffavatar.avatar import _SHADE_SHAPES, VERSION, Avatar
 from ffavatar.errors import InputError
+from ffavatar.geometry import normalised_camera
 from ffavatar.head import load_head
-from ffavatar.types import CanonicalGaussians, HeadParams, Shades
+from ffavatar.types import Camera, CanonicalGaussians, HeadParams, Shades
 
 
 def distances(points):
@@ -146,6 +147,60 @@ def test_params_of_neutral_do_not_share_memory():
     params = HeadParams.neutral(1, 3)
     params.root[:] = 1
     assert params.neck.abs().max() == 0
+
+
+def test_a_move_leaves_what_others_hold(shaded):
+    """``meta`` stands for a device of its own; the head is that of the caller's avatar, and may be a model's."""
+    head = shaded.rig.head
+    moved = shaded.to("meta")
+    assert all(value.device.type == "cpu" for value in head.buffers())
+    assert shaded.render(size=32).images.std() > 0.05
+    held = moved.rig, moved.rig.surface, moved.rig.shades, moved.canonical, moved
+    tensors = [v for record in held for v in vars(record).values() if isinstance(v, torch.Tensor)]
+    assert len(tensors) > 15 and all(v.device.type == "meta" for v in (*tensors, *moved.rig.head.buffers()))
+    assert moved.rig.head.expression_names == head.expression_names
+    assert shaded.to("cpu") is shaded and head.copied_to("cpu") is head and moved.to("meta") is moved
+    assert head.surface(0).parents.device.type == "cpu"
+
+
+def test_a_callers_autocast_changes_no_picture(shaded, talking):
+    camera = normalised_camera(64, 2)
+    wanted = shaded.render(talking, 64, camera=camera).images
+    again = Rig.of(shaded.rig.head, shaded.identity, shaded.rig.surface)
+    with torch.autocast("cpu", torch.bfloat16):
+        fresh = replace(shaded, rig=replace(shaded.rig))  # keeps nothing of what was computed before
+        assert torch.equal(fresh.render(talking, 64, camera=camera).images, wanted)
+        assert torch.equal(Rig.of(shaded.rig.head, shaded.identity, shaded.rig.surface).neutral, again.neutral)
+
+
+def test_a_camera_in_double_precision_serves(avatar, shaded, talking):
+    camera = normalised_camera(64, 2)
+    double = replace(camera, world_to_cam=camera.world_to_cam.double(), K=camera.K.double())
+    for one in (avatar, shaded):
+        a, b = (one.render(talking, camera=each).images for each in (camera, double))
+        torch.testing.assert_close(a, b.float(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["avatar", "shaded"])
+def test_one_pose_serves_many_cameras_and_one_camera_many_poses(kind, request, talking):
+    one = request.getfixturevalue(kind)
+    camera = normalised_camera(64, 3)
+    camera = replace(camera, world_to_cam=camera.world_to_cam.clone())
+    camera.world_to_cam[1:, 0, 3] = torch.tensor([0.05, -0.05])
+
+    def only(row: int) -> Camera:
+        return replace(camera, world_to_cam=camera.world_to_cam[[row]], K=camera.K[[row]])
+
+    around = one.render(talking[[1]], camera=camera).images
+    wanted = torch.cat([one.render(talking[[1]], camera=only(row)).images for row in range(3)])
+    assert wanted[0].sub(wanted[1]).abs().mean() > 0.01
+    torch.testing.assert_close(around, wanted, atol=1e-5, rtol=0)
+    alone = replace(camera, world_to_cam=camera.world_to_cam[1], K=camera.K[1])  # without the axis of views
+    wanted = torch.cat([one.render(talking[[row]], camera=only(1)).images for row in range(2)])
+    for single in (only(1), alone):
+        torch.testing.assert_close(one.render(talking, camera=single).images, wanted, atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="2 poses do not fit 3 cameras"):
+        one.render(talking, camera=camera)
 
 
 @pytest.fixture

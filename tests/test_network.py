@@ -13,6 +13,7 @@ from ffavatar.model import Estimate, create_model
 from ffavatar.model.config import PAPER, TINY
 from ffavatar.model.encoder import DinoV2, _from_hub_names
 from ffavatar.model.landmark_fit import project_normalised
+from ffavatar.pipeline import reconstruct, track
 from ffavatar.types import HeadParams, Views
 
 IDENTITIES = 100
@@ -155,6 +156,22 @@ def test_order_of_views_does_not_matter(tiny, views):
         torch.testing.assert_close(first, second, atol=2e-3, rtol=1e-3)
     # beyond the skin a Gaussian is there or not, so rounding may add or leave out single ones
     assert psnr(*pictures).min() > 40
+
+
+def test_a_callers_inference_mode_is_no_obstacle(tiny, views):
+    """Neither for the passes that look for gradients, nor for what is done with the avatar afterwards."""
+    wanted = reconstruct(tiny, views, 0)
+    with torch.inference_mode():
+        own = Views(**{name: value.clone() for name, value in vars(views).items()})
+        assert own.images.is_inference()
+        made = reconstruct(tiny, own, 0)
+        row = track(tiny, made, own[[0]], steps=1)
+        assert made.render(row, 32).images.std() > 0
+    assert not any(value.is_inference() for value in (*vars(made.canonical).values(), *vars(row).values()))
+    for a, b in zip(vars(wanted.canonical).values(), vars(made.canonical).values()):
+        torch.testing.assert_close(a, b)
+    with torch.no_grad():
+        track(tiny, made, views[[0]], steps=1)
 
 
 def test_zero_output_shows_the_photos_colours(tiny, views):

@@ -7,46 +7,46 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from ffavatar.avatar import Avatar
-from ffavatar.errors import InputError
+from ffavatar.devices import choose_device
 from ffavatar.model import FFAvatar, load_model
 
 
-def choose_device(name: str = "auto") -> str:
-    """``auto`` takes CUDA where there is one, else the CPU.
+def model_for(weights: str | Path | None = None, device: str = "auto") -> FFAvatar:
+    """The ``lite`` model with shipped weights, or with the weights file given; kept for later calls, until the file
+    changes.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the file or the device is not there, or the file does not fit.
     """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return "cuda" if available["cuda"] else "cpu"
-    if not available.get(name, False):
-        there = ", ".join(device for device, found in available.items() if found)
-        raise InputError(f"The device {name!r} is not available here; choose auto or one of: {there}.")
-    return name
+    place = choose_device(device)
+    if weights is None:
+        return _kept_model(None, None, place)
+    path = Path(weights).absolute()
+    try:
+        found = path.stat()
+    except OSError:  # which reading it puts into words
+        return load_model("lite", weights, place)
+    return _kept_model(path, (found.st_mtime_ns, found.st_size), place)
 
 
 @lru_cache(maxsize=2)
-def model_for(weights: str | None = None, device: str = "auto") -> FFAvatar:
-    """The ``lite`` model with shipped weights, or with the weights file given; kept for later calls."""
-    return load_model("lite", weights, choose_device(device))
+def _kept_model(weights: Path | None, stamp: tuple[int, int] | None, device: str) -> FFAvatar:
+    return load_model("lite", weights, device)
 
 
 def reconstruct(
     photos: Sequence[str | Path] | str | Path,
     *,
     level: int | None = None,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     device: str = "auto",
     face: Literal["largest"] | int = "largest",
     look: str | Path | None = None,
 ) -> Avatar:
     """Photos of one person -> an avatar, in one forward pass.
 
-    ``level``: 0 about 5K, 1 about 20K, 2 about 150K Gaussians (the default). ``look``: the one of the photos whose hair
+    ``level``: 0 about 7K, 1 about 27K, 2 about 150K Gaussians (the default). ``look``: the one of the photos whose hair
     and clothes are taken where photos of several days show different ones; by default those that are shown most.
 
     Raises:

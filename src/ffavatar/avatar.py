@@ -81,21 +81,29 @@ class Avatar:
         background: tuple[float, float, float] = (1.0, 1.0, 1.0),
         camera: Camera | None = None,
     ) -> Rendering:
-        """Pictures in the given poses (the neutral one by default), seen by the normalised camera unless one
-        is given."""
+        """Pictures in the given poses (the neutral one by default), seen by the normalised camera with ``size`` pixels
+        a side, or by ``camera``, whose own width and height then count instead. One pose serves many cameras, and one
+        camera many poses."""
         with torch.no_grad():
             params = self.neutral_params() if params is None else params
             return render_avatar(self.rig, self.canonical, params, size, background, camera)
 
     def to(self, device: torch.device | str) -> Avatar:
+        """This avatar on ``device``: itself if it is there already, else a copy. Nothing that others hold is moved."""
+        rig, place = self.rig, torch.empty(0, device=device).device  # "cuda" is spelt out as "cuda:0"
+        head = rig.head.copied_to(place)
+        parts = [rig.surface, self.canonical, *([] if rig.shades is None else [rig.shades])]
+        tensors = [rig.neutral, rig.joints, self.identity, *(value for part in parts for value in vars(part).values())]
+        if head is rig.head and all(value.device == place for value in tensors):
+            return self
         rig = Rig(
-            self.rig.head.to(device),
-            self.rig.neutral.to(device),
-            self.rig.joints.to(device),
-            self.rig.surface.to(device),
-            None if self.rig.shades is None else self.rig.shades.to(device),
+            head,
+            rig.neutral.to(place),
+            rig.joints.to(place),
+            rig.surface.to(place),
+            None if rig.shades is None else rig.shades.to(place),
         )
-        return Avatar(rig, self.canonical.to(device), self.identity.to(device), self.about)
+        return Avatar(rig, self.canonical.to(place), self.identity.to(place), self.about)
 
     def save(self, path: str | Path, allow_flame: bool = False) -> None:
         """Write the container, atomically.
@@ -126,6 +134,7 @@ class Avatar:
             temporary.write_bytes(_in_order(save(tensors, metadata=header)))
 
     @staticmethod
+    @torch.inference_mode(False)  # else what is read under a caller's inference mode could never be trained on
     def load(path: str | Path) -> Avatar:
         """Read a container, bringing older versions up to date.
 

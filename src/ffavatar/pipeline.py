@@ -37,6 +37,7 @@ REGISTERED_GAUSSIANS = 64_000
 TRACK_EPS2D = EPS2D / 4  # wider splats would draw the outline further out, and move the head away
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: int | None = None) -> Avatar:
     """Any number of views of one person -> an avatar, in one forward pass.
@@ -46,8 +47,10 @@ def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: 
 
     ``level``: subdivisions of the head; None takes the preset's (2, about 150K Gaussians). ``like``: number of the view
     whose hair and clothes are taken where views show different ones; None takes what is shown most. Which views were
-    taken, if not all, stands in ``about["look"]``.
+    taken, if not all, stands in ``about["look"]``. Works under a caller's inference mode, too; what it makes can be
+    trained on.
     """
+    source = _ordinary(source)
     estimate = model.estimator(source)
     looks = model.looks(source, estimate, like)
     if len(source) > 1:
@@ -60,10 +63,17 @@ def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: 
     return replace(avatar, about={LOOK: " ".join(map(str, taken))}) if len(taken) < len(source) else avatar
 
 
+def _ordinary(views: Views) -> Views:
+    """The views without tensors of inference mode: the feedback has a backward pass, which takes none."""
+    return Views(**{name: value.clone() if value.is_inference() else value for name, value in vars(views).items()})
+
+
+@torch.inference_mode(False)
 @torch.no_grad()
 def decode(model: FFAvatar, source: Views, level: int | None, estimate: Estimate, looks: Looks | None = None) -> Avatar:
     """The avatar of views that are read already: the model's forward pass, more Gaussians in its lids
     (``model/unfolding.py``), and what the views that show its look give back to it (``model/feedback.py``)."""
+    source = _ordinary(source)
     made = model.reconstruct(source, level, estimate, looks)
     taken = made.looks.taken
     subdivisions = model.config.surface_level if level is None else level
@@ -72,6 +82,7 @@ def decode(model: FFAvatar, source: Views, level: int | None, estimate: Estimate
     return Avatar(replace(rig, shades=shades), canonical, estimate.identity)
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def drive(model: FFAvatar, avatar: Avatar, target: Views, own: bool = True) -> HeadParams:
     """Pose and expression of each driving frame: one estimator pass, without any photometric optimisation.
@@ -100,7 +111,9 @@ def animate(
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     camera: Camera | None = None,
 ) -> Rendering:
-    """Pictures of the avatar in the given poses; without ``camera``, in the normalised camera of head crops."""
+    """Pictures of the avatar in the given poses; without ``camera``, in the normalised camera of head crops with
+    ``size`` pixels a side. With one, its own width and height count, and not ``size``; one pose serves many cameras,
+    and one camera many poses."""
     with torch.no_grad():
         return render_avatar(avatar.rig, avatar.canonical, params, size, background, camera)
 
@@ -143,6 +156,8 @@ _TRACK_RATES = {
 }  # fmt: skip
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def track(
     model: FFAvatar,
     avatar: Avatar,

@@ -222,8 +222,8 @@ def test_byte_order_mark_and_short_recordings(tmp_path: Path) -> None:
     write_motion(arkit_track(20), tmp_path / "a.csv", "live-link-csv")
     text = (tmp_path / "a.csv").read_text()
     (tmp_path / "a.csv").write_text("\ufeff" + text, encoding="utf-8")
-    assert read_motion(tmp_path / "a.csv").fps == 20.0  # frames 0 to 19 of one second
-    (tmp_path / "a.csv").write_text(text.replace("00:00:00:", "x"), encoding="utf-8")
+    assert read_motion(tmp_path / "a.csv").fps == 60.0
+    (tmp_path / "a.csv").write_text(text.replace("00:00:0", "x"), encoding="utf-8")
     motion = read_motion(tmp_path / "a.csv")
     assert motion.fps == 60.0 and any("60 frames" in note for note in motion.notes)
 

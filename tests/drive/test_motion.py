@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from made_films import NamedHead
 from ffavatar.drive.motion import CHANNELS, Motion, demo_motion, slerp_axis_angle
 from ffavatar.errors import InputError
 from ffavatar.geometry import axis_angle_to_matrix
-from ffavatar.types import HeadParams
+from ffavatar.types import Camera, HeadParams
 
 HEAD = NamedHead("embedded-1", ("eyeBlinkLeft", "eyeBlinkRight", "mouthFunnel", "browInnerUp"))
 
@@ -38,6 +39,51 @@ def test_round_trip(tmp_path: Path, name: str, tolerance: float) -> None:
         assert (getattr(read.params, channel) - getattr(motion.params, channel)).abs().max() <= tolerance
         assert getattr(read.params, channel).dtype == torch.float32
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("ending", [".json", ".npz"])
+def test_notes_are_kept(tmp_path: Path, ending: str) -> None:
+    notes = ("Assumed: 30 frames per second.", "Left out: zwölf Namen.")
+    replace(random_motion(), notes=notes).save(tmp_path / f"m{ending}")
+    assert Motion.load(tmp_path / f"m{ending}").notes == notes
+    random_motion().save(tmp_path / f"plain{ending}")
+    assert Motion.load(tmp_path / f"plain{ending}").notes == ()
+
+
+def with_value(name: str, value: float) -> Motion:
+    motion = random_motion()
+    getattr(motion.params, name)[2, 1] = value
+    return motion
+
+
+UNREADABLE: dict[str, Motion] = {
+    "slow": replace(random_motion(), fps=0.01),
+    "no rate": replace(random_motion(), fps=float("nan")),
+    "nan": with_value("root", float("nan")),
+    "infinite": with_value("expression", float("inf")),
+    "huge": with_value("translation", 1e6),
+    "empty": replace(random_motion(), params=random_motion().params[:0]),
+    "twice": replace(random_motion(), expression_names=("a", "b", "a", "c")),
+    "camera": replace(random_motion(), camera=Camera(torch.eye(4)[None], torch.eye(3)[None], 64, 64)),
+}
+
+
+@pytest.mark.parametrize("name", list(UNREADABLE))
+@pytest.mark.parametrize("ending", [".json", ".npz"])
+def test_what_could_not_be_read_is_not_written(tmp_path: Path, name: str, ending: str) -> None:
+    with pytest.raises(InputError, match=rf"m\{ending} was not written: [^\n]+$"):
+        UNREADABLE[name].save(tmp_path / f"m{ending}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_too_large_to_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random_motion().save(tmp_path / "m.json")
+    monkeypatch.setattr("ffavatar.drive.motion._MOST_BYTES", 1000)
+    with pytest.raises(InputError, match=r"b\.json was not written: it is too large"):
+        random_motion().save(tmp_path / "b.json")
+    with pytest.raises(InputError, match=r"m\.json is too large"):
+        Motion.load(tmp_path / "m.json")
+    assert [file.name for file in tmp_path.iterdir()] == ["m.json"]
 
 
 def test_expressions_are_matched_by_name() -> None:
@@ -108,6 +154,7 @@ DAMAGES: dict[str, Any] = {
     "huge": lambda d: d.update(root=[[1e300] * 3] * 2),
     "missing": lambda d: d.pop("translation"),
     "no frames": lambda d: d.update({c: [] for c in CHANNELS}),
+    "notes": lambda d: d.update(notes="one"),
     "no text": lambda d: d.update(source=None),
 }
 

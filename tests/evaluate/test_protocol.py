@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from ffavatar.errors import InputError
-from ffavatar.evaluate.clips import Clip, load_clip, read_frames, read_index
+from ffavatar.evaluate.clips import Clip, code_revision, load_clip, read_frames, read_index
 from ffavatar.evaluate.figures import METRICS
 from ffavatar.evaluate.identity import IdentityNet
 from ffavatar.evaluate.lpips import LPIPS
@@ -100,6 +100,18 @@ def perfect(task: Task) -> Prediction:
 
 
 RULES = Rules("self", 1, "self", "A test.", SIZE, (3, 1), ("copy", "warp"), 0, 0)
+
+
+@pytest.mark.parametrize("library", ["_native.so", "_native.dylib", "_native.dll"])
+def test_the_revision_is_of_the_library_as_it_is_named_here(tmp_path, monkeypatch, library) -> None:
+    monkeypatch.setattr("ffavatar.evaluate.clips.LIBRARY_NAME", library)
+    folder = tmp_path / "code" / "render"
+    folder.mkdir(parents=True)
+    found = []
+    for name, content in (("a.py", "1"), (library, "1"), (library, "2"), ("notes.txt", "1")):
+        (folder / name).write_text(content)
+        found.append(code_revision(tmp_path / "code"))
+    assert len(set(found)) == 3 and found[2] == found[3]
 
 
 def evaluate(clips, methods, views, front_end, scorer, run: Run, console: Console) -> list[ClipResult]:

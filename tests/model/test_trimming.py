@@ -7,7 +7,7 @@ from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import load_head
 from ffavatar.model.anchors import surface_table
-from ffavatar.model.trimming import SLOPE, carved, trim
+from ffavatar.model.trimming import SLOPE, _principal, carved, trim
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 SIZE = 256
@@ -167,3 +167,24 @@ def test_gradients_reach_the_splats_through_the_cut(scene):
     sum(value.square().sum() for value in vars(after).values()).backward()
     for name, value in vars(free).items():
         assert value.grad is not None and (value.grad != 0).any(), name
+
+
+def test_principal_axes_are_those_of_the_eigenvalue_solver():
+    """In float32, of covariances as splats have them (square metres), thin and round ones, against float64."""
+    draw = torch.Generator().manual_seed(0)
+    widths = 1e-5 + 0.01 * torch.rand(4000, 2, generator=draw).double()
+    widths[:500, 1] = 1e-3 * widths[:500, 0]
+    turn = 6.3 * torch.rand(4000, generator=draw).double()
+    axes = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).unflatten(1, (2, 2))
+    made = (axes * widths.square()[:, None]) @ axes.mT
+    wanted, vectors = torch.linalg.eigh(made)
+    for kind, exact in ((torch.float32, 2e-6), (torch.float64, 1e-12)):
+        variances, angle = _principal(made.to(kind))
+        assert ((variances - wanted).abs() <= exact * wanted[:, 1:]).all()
+        assert (angle.abs() <= torch.pi / 2 + 1e-6).all()
+        across = angle.double().cos() * vectors[:, 1, 0] - angle.double().sin() * vectors[:, 0, 0]
+        clear = (wanted[:, 1] - wanted[:, 0]) / wanted[:, 1]  # where both are nearly the same no axis is exact
+        assert (across.abs() * clear <= exact).all()
+    variances, angle = _principal(4e-6 * torch.eye(2)[None])
+    assert torch.equal(variances, torch.full((1, 2), 4e-6)) and angle.item() == 0
+    assert all(torch.isfinite(value).all() for value in _principal(torch.zeros(1, 2, 2)))

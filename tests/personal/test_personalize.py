@@ -17,13 +17,14 @@ from ffavatar.errors import InputError
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.config import TINY
 from ffavatar.model.looks import Looks
+from ffavatar.model.unfolding import unfolded
 from ffavatar.personal import Personalized, PersonalRecipe, personalize, run
 from ffavatar.personal.fit import Fit, exposed
 from ffavatar.personal.goals import Goals, Reading, read_views
 from ffavatar.personal.residuals import Nodes, Residuals, seen_pixels
 from ffavatar.personal.starts import grey, unprojected
 from ffavatar.pipeline import targets_on_white
-from ffavatar.types import HeadParams, Rendering, Views
+from ffavatar.types import CanonicalGaussians, HeadParams, Rendering, Views
 
 SIZE = 48
 RECIPE = PersonalRecipe(
@@ -164,6 +165,14 @@ def test_same_seed_same_avatar(model: Reader, views: Views) -> None:
     assert same(first, second) and not same(first, other)
 
 
+def test_a_callers_inference_mode_changes_nothing(model: Reader, views: Views) -> None:
+    short = replace(RECIPE, steps=3)
+    with torch.inference_mode():
+        own = Views(**{name: value.clone() for name, value in vars(views).items()})
+        made = personalize(model, small_avatar(), own, short)
+    assert same(made, personalize(model, small_avatar(), views, short))
+
+
 def test_too_few_views_for_the_guard_take_fewer_steps(model: Reader, views: Views) -> None:
     recipe = replace(RECIPE, steps=6, unguarded_steps=3)
     for guard, steps in ((True, 3), (False, 6)):
@@ -195,6 +204,23 @@ def test_interrupted_and_resumed_is_as_uninterrupted(model: Reader, views: Views
     resumed = personalize(model, small_avatar(), views, recipe, checkpoint=file)
     assert resumed.finished and not file.exists()
     assert len(whole.checks) == 3 and same(whole, resumed)
+
+
+@pytest.mark.parametrize(("first", "then"), [(22, 2), (45, 2)])
+def test_the_best_so_far_outlasts_a_resumption(
+    model: Reader, views: Views, known: HeadParams, tmp_path: Path, first: int, then: int
+) -> None:
+    """Stopped after the trial's check of 20 steps, in the trial or, of 80 steps in all, early in the run over all
+    views; and stopped again soon after: it is as good as after the first time."""
+    recipe = replace(RECIPE, guard=True, guard_checks=2)
+    file = tmp_path / "kept.pt"
+    once = personalize(model, small_avatar(), views, recipe, Stop(first), file)
+    again = personalize(model, small_avatar(), views, recipe, Stop(then), file)
+    assert not once.finished and not again.finished and once.steps == again.steps == 0
+    assert error(again.avatar, known, views) < 0.5 * error(small_avatar(), known, views)
+    assert error(again.avatar, known, views) <= error(once.avatar, known, views) + 1e-6
+    resumed = personalize(model, small_avatar(), views, recipe, checkpoint=file)
+    assert same(resumed, personalize(model, small_avatar(), views, recipe))
 
 
 def test_interruption_keeps_the_best_so_far(model: Reader, views: Views, known: HeadParams) -> None:
@@ -370,6 +396,30 @@ def test_every_start_learns_the_person(model: Reader, views: Views, known: HeadP
         assert error(made.avatar, known, views) < 0.5 * error(begun, known, views)
         untouched = personalize(model, small_avatar(), views, replace(RECIPE, start=start, steps=1))
         torch.testing.assert_close(untouched.avatar.canonical.scales, begun.canonical.scales, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_the_bare_head_is_the_surface_alone(tmp_path: Path, known: HeadParams, views: Views, level: int) -> None:
+    """Also of an avatar with more Gaussians than surface points, and of one that is read from its container, which
+    keeps no triangles between them: all can be seen, and lie as closely as they are wide."""
+    head = small_avatar().rig.head
+    rig = replace(small_avatar().rig, surface=head.surface(level))
+    count = len(rig.surface)
+    made = CanonicalGaussians(
+        torch.zeros(count, 3), torch.tensor([1.0, 0, 0, 0]).repeat(count, 1), torch.full((count, 3), 0.003),
+        torch.ones(count), torch.full((count, 3), 0.5),
+    )  # fmt: skip
+    rig, made, _ = unfolded(rig, made, torch.ones(count), level)
+    avatar = Avatar(rig, made, small_avatar().identity)
+    assert len(avatar) > count + 100
+    avatar.save(tmp_path / "me.safetensors")
+    goals = Goals(*targets_on_white(views, SIZE))
+    for one in (avatar, Avatar.load(tmp_path / "me.safetensors")):
+        coloured = unprojected(one, known, goals.images, goals.mattes)
+        for bare in (grey(one), coloured):
+            assert len(bare) == len(bare.rig.surface) == count
+            assert float(bare.canonical.scales.min()) > 1e-4
+        assert float(coloured.render(known, SIZE).alphas.mean()) > 0.95 * float(views.mattes.mean())
 
 
 def test_every_view_is_taken_equally_often(known: HeadParams, views: Views) -> None:

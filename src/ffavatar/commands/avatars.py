@@ -52,7 +52,9 @@ def reconstruct(
         str | None,
         typer.Option(help="The photo (or `frame N` of a video) whose hair and clothes are taken where they differ."),
     ] = None,
-    points: Annotated[Points, typer.Option(help="About how many Gaussians the avatar has.")] = Points.k80,
+    points: Annotated[
+        Points, typer.Option(help="How fine: avatars of about 7,000, 27,000 or 150,000 Gaussians.")
+    ] = Points.k80,
     personalize: Annotated[
         bool,
         typer.Option("--personalize", help="Then fit it further to the same views, as `ffavatar personalize` does."),

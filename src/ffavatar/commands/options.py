@@ -22,7 +22,8 @@ class Device(StrEnum):
 
 
 class Points(StrEnum):
-    """About how many Gaussians."""
+    """How fine: subdivisions of the head, named after the points of FLAME's. The embedded head has 6K, 24K and 94K, and
+    avatars have more."""
 
     k5 = "5k"
     k20 = "20k"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +32,8 @@ _BY_LOWER = {name.lower(): name for name in ARKIT_NAMES}
 # Live Link Face names head and eyes beside the 52; its eyes say the same as eyeLook... and are left out.
 _HEAD_COLUMNS = ("HeadYaw", "HeadPitch", "HeadRoll")
 _EYE_COLUMNS = tuple(f"{side}Eye{turn}" for side in ("Left", "Right") for turn in ("Yaw", "Pitch", "Roll"))
+_TIMECODE = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2}):(\d{1,4}(?:\.\d{1,9})?)")
+_WHOLE = 3e-4  # relative distance up to which a rate is a whole number: a third of that of 29.97 from 30
 _PREAMBLE = ("timecode", "blendshapecount", "frame", "time", "timestamp")
 
 
@@ -143,7 +147,7 @@ def _rate(times: list[Any], path: Path, notes: list[str]) -> float:
 def read_live_link_csv(path: Path, fps: float | None = None) -> Motion:
     """Live Link Face's CSV: Timecode, BlendShapeCount, the 52 names, HeadYaw, HeadPitch, HeadRoll, eyes.
 
-    The rate comes from the time codes (``HH:MM:SS:FF.fraction``): frames within a second. Raises ``InputError``.
+    The rate comes from the time codes (``HH:MM:SS:FF.fraction``). Raises ``InputError``.
     """
     check_size(path)
     try:
@@ -173,7 +177,7 @@ def read_live_link_csv(path: Path, fps: float | None = None) -> Motion:
     notes: list[str] = []
     if fps is None:
         codes = [row[header.index("Timecode")] for row in rows[1:]] if "Timecode" in header else []
-        fps = _timecode_rate(codes)
+        fps = _timecode_rate(codes, path, notes)
         if fps is None:
             fps = 60.0
             notes.append(f"{path} has no usable time codes; 60 frames per second are assumed.")
@@ -181,25 +185,36 @@ def read_live_link_csv(path: Path, fps: float | None = None) -> Motion:
     return arkit_motion(weights, names, turns, fps, f"Live Link Face file {path.name}", tuple(notes))
 
 
-def _timecode_rate(codes: list[str]) -> float | None:
-    """Frames in the fullest whole second, unless the recording is shorter: then one more than the highest number."""
-    frames: dict[tuple[str, ...], int] = {}
-    highest = 0.0
-    for code in codes:
-        parts = code.strip().split(":")
-        try:
-            if len(parts) != 4:
-                return None
-            highest = max(highest, float(parts[3]))
-        except ValueError:
-            return None
-        second = tuple(parts[:3])
-        frames[second] = frames.get(second, 0) + 1
-    if len(frames) < 3:
-        rate = float(int(highest) + 1) if len(codes) > 1 else 0.0
-    else:
-        rate = float(max(frames.values()))
-    return rate if 1 <= rate <= 1000 else None
+def _timecode_rate(codes: list[str], path: Path, notes: list[str]) -> float | None:
+    """Frames per second of time codes ``HH:MM:SS:FF.fraction``; None where they do not tell.
+
+    FF counts in frames of the time code, which may be more or fewer than were recorded: how many of them a second has
+    shows where the second changes. Lost frames do not change the rate, nor does jitter by less than half a frame.
+    """
+    labels = [match for match in map(_TIMECODE.fullmatch, map(str.strip, codes)) if match]
+    if len(labels) < len(codes) or len(codes) < 2:
+        return None
+    hour, minute, second, frame = np.array([[float(part) for part in label.groups()] for label in labels]).T
+    whole = (hour * 60 + minute) * 60 + second
+    later, ahead = np.diff(whole) % (24 * 3600), np.diff(frame)
+    within, crosses = later == 0, later == 1
+    step = float(np.median(ahead[within])) if within.any() else 1.0
+    per_second = int(frame.max()) + 1
+    if crosses.any():
+        per_second = max(per_second, round(float(np.median(step - ahead[crosses]))))
+    elif within.all():
+        notes.append(
+            f"{path} is too short to say how many frames its time code has in a second; {per_second} are assumed, "
+            "unless a rate is given."
+        )
+    times = later + ahead / per_second
+    usual = float(np.median(times))
+    if usual <= 0:
+        return None
+    frames = np.rint(times / usual)
+    rate = float(frames.sum() / times.sum()) if times.sum() > 0 else 0.0
+    rate = round(rate) if abs(rate - round(rate)) < _WHOLE * rate else round(rate, 3)
+    return float(rate) if 0.1 <= rate <= 1000 else None
 
 
 def write_arkit_json(motion: Motion, path: Path) -> None:
@@ -219,7 +234,11 @@ def write_arkit_json(motion: Motion, path: Path) -> None:
 
 
 def write_live_link_csv(motion: Motion, path: Path) -> None:
-    """A CSV as Live Link Face writes it, 61 values a row; eyes and their joints as far as eyeLook... tells them."""
+    """A CSV as Live Link Face writes it, 61 values a row; eyes and their joints as far as eyeLook... tells them.
+
+    The time code has a whole number of frames in a second; the fraction of them tells any rate to the thousandth. So
+    that a reader sees a second change, a motion of less than one begins with the last frame of a second.
+    """
     weights, turns = _arkit_rows(motion, path)
     column = {name: weights[:, k] for k, name in enumerate(ARKIT_NAMES)}
     eyes = []
@@ -230,13 +249,16 @@ def write_live_link_csv(motion: Motion, path: Path) -> None:
     names = [name[0].upper() + name[1:] for name in ARKIT_NAMES]
     header = ["Timecode", "BlendShapeCount", *names, *_HEAD_COLUMNS, *_EYE_COLUMNS]
     table_ = np.concatenate([weights, turns[:, [1, 0, 2]], np.stack(eyes, 1)], 1)
-    whole = max(round(motion.fps), 1)
+    per_second = max(math.ceil(motion.fps - 1e-3), 1)  # never fewer than frames, so that each has a number of its own
+    first = 0 if len(motion) > per_second else per_second - 1
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for i, row in enumerate(table_):
-            second, part = divmod(i, whole)
-            code = f"{second // 3600 % 24:02d}:{second // 60 % 60:02d}:{second % 60:02d}:{part:02d}.000"
+            thousandths = round(1000 * (first + i / motion.fps * per_second))
+            frame, fraction = divmod(thousandths, 1000)
+            second, part = divmod(frame, per_second)
+            code = f"{second // 3600 % 24:02d}:{second // 60 % 60:02d}:{second % 60:02d}:{part:02d}.{fraction:03d}"
             writer.writerow([code, len(row), *(f"{value:.6f}" for value in row)])
 
 

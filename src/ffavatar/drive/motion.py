@@ -26,7 +26,8 @@ MOTION_SUFFIXES = (".json", ".npz")
 ROTATIONS = ("root", "neck", "jaw", "eye_left", "eye_right")
 CHANNELS = tuple(f.name for f in fields(HeadParams))
 
-_MOST_BYTES = 64 * 2**20  # hours of motion; unpacked four times as much
+_MOST_BYTES = 64 * 2**20  # hours of motion
+_UNPACKED = 4  # times as much may an npz hold unpacked
 _MOST_FRAMES = 1_000_000
 _MOST_NAMES = 4096
 _LARGEST = 1e4  # metres, radians or expression units: far beyond use, far below overflow
@@ -75,13 +76,18 @@ class Motion:
         return len(self) / self.fps
 
     def save(self, path: str | Path) -> None:
-        """Write ``.json`` (readable, 6 decimals) or ``.npz`` (exact), atomically; ``InputError`` if neither."""
+        """Write ``.json`` (readable, 6 decimals) or ``.npz`` (exact), atomically.
+
+        Raises ``InputError`` for another ending, and for what ``load`` would refuse: nothing is written then.
+        """
         path = Path(path)
         arrays = {name: getattr(self.params, name).detach().cpu().float().numpy() for name in CHANNELS}
         head: dict[str, Any] = {
-            "format": FORMAT, "version": VERSION, "fps": self.fps, "head_edition": self.head_edition,
+            "format": FORMAT, "version": VERSION, "fps": float(self.fps), "head_edition": self.head_edition,
             "source": self.source, "expression_names": list(self.expression_names),
         }  # fmt: skip
+        if self.notes:
+            head["notes"] = list(self.notes)
         if not self.placed:
             head["placed"] = False
         if self.root_pivot_m is not None:
@@ -91,15 +97,19 @@ class Motion:
                 "world_to_cam": self.camera.world_to_cam.tolist(), "K": self.camera.K.tolist(),
                 "width": self.camera.width, "height": self.camera.height,
             }  # fmt: skip
-        if path.suffix.lower() == ".json":
-            rounded = {name: np.round(a.astype(np.float64), 6).tolist() for name, a in arrays.items()}
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(head | rounded, allow_nan=False), encoding="utf-8")
-        elif path.suffix.lower() == ".npz":
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, header=np.array(json.dumps(head)), **arrays)  # type: ignore[arg-type]
-        else:
+        if path.suffix.lower() not in MOTION_SUFFIXES:
             raise InputError(f"{path}: motions are written as .json or .npz; change the file name's ending.")
+        _validated(head | arrays, lambda what: InputError(f"{path} was not written: {what}; mend the motion first."))
+        with atomic_path(path) as temporary:
+            if path.suffix.lower() == ".json":
+                rounded = {name: np.round(a.astype(np.float64), 6).tolist() for name, a in arrays.items()}
+                temporary.write_text(json.dumps(head | rounded, allow_nan=False), encoding="utf-8")
+            else:
+                with temporary.open("wb") as file:
+                    np.savez_compressed(file, header=np.array(json.dumps(head)), **arrays)  # type: ignore[arg-type]
+            unpacked = sum(a.nbytes for a in arrays.values())
+            size = max(temporary.stat().st_size, unpacked // _UNPACKED)  # of the two that ``load`` asks for
+            _check_size(size, path, "was not written: it is", "cut the motion into parts, or write .npz for .json")
 
     @staticmethod
     def load(path: str | Path) -> Motion:
@@ -107,16 +117,16 @@ class Motion:
         place = existing_input(path)
         if place.is_dir():
             raise InputError(f"{path} is a folder; give a motion file (.json or .npz).")
-        if place.stat().st_size > _MOST_BYTES:
-            megabytes = place.stat().st_size >> 20
-            raise InputError(f"{path} is too large for a motion file ({megabytes} MB); check the name.")
+        _check_size(place.stat().st_size, path, "is", "check the name")
         match place.suffix.lower():
             case ".json":
-                return _validated(place, _read_json(place))
+                data = _read_json(place)
             case ".npz":
-                return _validated(place, _read_npz(place))
+                data = _read_npz(place)
             case _:
                 raise InputError(f"{path} is not named like a motion file; give a .json or .npz file.")
+        remedy = "make it again with `ffavatar estimate`."
+        return _validated(data, lambda what: InputError(f"{place} is not a usable motion file: {what}; {remedy}"))
 
     def for_head(self, head: Expressions) -> HeadParams:
         """The parameters for another head: expressions matched by name, unknown ones left out, the others zero."""
@@ -164,6 +174,11 @@ def slerp_axis_angle(start: Tensor, end: Tensor, part: Tensor) -> Tensor:
     return quat_to_axis_angle(quat_multiply(axis_angle_to_quat(start), axis_angle_to_quat(step * part)))
 
 
+def _check_size(size: int, path: str | Path, verdict: str, remedy: str) -> None:
+    if size > _MOST_BYTES:
+        raise InputError(f"{path} {verdict} too large for a motion file ({size >> 20} MB); {remedy}.")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
@@ -179,7 +194,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())
-        if unpacked > 4 * _MOST_BYTES:
+        if unpacked > _UNPACKED * _MOST_BYTES:
             raise InputError(f"{path} would unpack to {unpacked >> 20} MB; a motion file never does, check the name.")
         with np.load(path, allow_pickle=False) as archive:
             wanted = ("header", *CHANNELS)
@@ -199,12 +214,8 @@ def _read_npz(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is damaged or no npz file ({type(error).__name__}); make it again.") from None
 
 
-def _validated(path: Path, data: dict[str, Any]) -> Motion:
-    """Check everything before use; the message names the first field that is wrong."""
-
-    def refuse(what: str) -> InputError:
-        return InputError(f"{path} is not a usable motion file: {what}; make it again with `ffavatar estimate`.")
-
+def _validated(data: dict[str, Any], refuse: Callable[[str], InputError]) -> Motion:
+    """Check everything before use; what ``refuse`` is given names the first field that is wrong."""
     if data.get("format") != FORMAT:
         raise refuse(f"its format is not {FORMAT!r}")
     version = data.get("version")
@@ -248,8 +259,11 @@ def _validated(path: Path, data: dict[str, Any]) -> Motion:
     if pivot is not None:
         pivot = tuple(_table(pivot, (3,), "root_pivot_m", refuse).tolist())
     camera = _camera(data["camera"], frames or 0, refuse) if "camera" in data else None
-    params = HeadParams(**tensors)
-    return Motion(float(fps), params, data["head_edition"], tuple(names), data["source"], camera, placed, pivot)
+    notes = data.get("notes", [])
+    if not isinstance(notes, list) or len(notes) > _MOST_NAMES or not all(isinstance(note, str) for note in notes):
+        raise refuse("notes is not a list of sentences")
+    named = data["head_edition"], tuple(names), data["source"]
+    return Motion(float(fps), HeadParams(**tensors), *named, camera, placed, pivot, tuple(notes))
 
 
 def _table(value: Any, shape: tuple[int, ...], name: str, refuse: Callable[[str], InputError]) -> np.ndarray:

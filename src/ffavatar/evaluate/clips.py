@@ -26,6 +26,7 @@ from ffavatar.evaluate.windows import cut_windows, five_point_box, into_windows,
 from ffavatar.files import atomic_path
 from ffavatar.photo import PhotoResult
 from ffavatar.photo.crop import head_crop
+from ffavatar.render.build import LIBRARY_NAME
 from ffavatar.types import Camera, HeadParams, Views
 from ffavatar.weights import sha256_of
 
@@ -146,10 +147,11 @@ def read_frames(file: Path, numbers: Iterable[int]) -> dict[int, np.ndarray]:
 
 
 def code_revision(*folders: Path) -> str:
-    """sha256 over the Python files and libraries in folders: results of changed code are not taken from a cache."""
+    """sha256 over Python files, weights and the native library in folders: results of changed code are not taken from a
+    cache."""
     digest = hashlib.sha256()
     for folder in folders:
-        for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.so"), *folder.rglob("*.safetensors")]):
+        for file in sorted([*folder.rglob("*.py"), *folder.rglob(LIBRARY_NAME), *folder.rglob("*.safetensors")]):
             digest.update(str(file.relative_to(folder)).encode() + bytes.fromhex(sha256_of(file)))
     return digest.hexdigest()
 

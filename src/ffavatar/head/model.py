@@ -6,6 +6,7 @@ neck, jaw, eye_left, eye_right. ``V`` vertices, ``I`` identity and ``E`` express
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -173,6 +174,16 @@ class HeadModel(nn.Module):
     @property
     def expression_size(self) -> int:
         return len(self.expression_names)
+
+    def copied_to(self, device: torch.device | str) -> HeadModel:
+        """This head on ``device``: itself if it is there already, else a copy. (``to``, as of all modules, moves the
+        head itself, and with it every avatar and model that holds it.)"""
+        moved = {name: value.to(device) for name, value in self.named_buffers()}
+        if all(value is getattr(self, name) for name, value in moved.items()):
+            return self
+        made = copy.copy(self)
+        made._buffers, made._surfaces = dict(moved), {}
+        return made
 
     def neutral(self, identity: Float[Tensor, "B I"]) -> tuple[Float[Tensor, "B V 3"], Float[Tensor, "B 5 3"]]:
         """The resting head of a person. Identity (B, <= I), unit variance -> vertices (B, V, 3), joints (B, 5, 3)."""

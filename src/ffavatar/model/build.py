@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffavatar.animate import Rig
+from ffavatar.devices import choose_device
 from ffavatar.errors import InputError
 from ffavatar.head import HeadModel, load_head
 from ffavatar.model.anchors import choose_anchors, surface_table
@@ -155,14 +156,17 @@ def create_model(preset: str | ModelConfig = "lite", head: HeadModel | None = No
     return FFAvatar(config, head if head is not None else load_head())
 
 
+@torch.inference_mode(False)  # else a model loaded under a caller's inference mode could never be trained
 def load_model(preset: str = "lite", weights: str | Path | None = None, device: str = "cpu") -> FFAvatar:
-    """A model with weights: the shipped ones of the preset, or the safetensors file ``weights``.
+    """A model with weights: the shipped ones of the preset, or the safetensors file ``weights``; ``device`` as
+    ``choose_device`` takes it, ``auto`` among them.
 
     Raises:
-        InputError: no weights ship for the preset, or the file does not fit it.
+        InputError: no weights ship for the preset, the file does not fit it, or the device is not there.
     """
     from ffavatar.model.weights import shipped, state_from
 
+    device = choose_device(device)
     model = create_model(preset)
     state = shipped(preset) if weights is None else state_from(weights)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith("head.")}

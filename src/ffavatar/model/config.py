@@ -28,7 +28,8 @@ class ModelConfig:
     heads: int
     """Attention heads."""
     surface_level: int
-    """Subdivisions of the head: 1 is about 20K Gaussians, 2 about 80K."""
+    """Subdivisions of the head: 1 makes 23,693 points of the embedded head, 2 makes 94,309. With the Gaussians that are
+    split, grown and unfolded, avatars have about 27K and 150K."""
     full_queries: int = 79_936
     """Number of queries of a ``full`` model: FLAME subdivided twice, whatever head is loaded."""
     anchors: int = 1024

@@ -120,9 +120,9 @@ def _measured(
     about = places - mean[:, None]
     covariance = torch.einsum("pq,pqi,pqj->pij", weight, about, about) / total[:, None, None]
     unit = (bell * grid[:, 0] ** 2).sum() / bell.sum()  # what an uncut splat of width 1 would measure on this grid
-    variances, axes = torch.linalg.eigh(covariance / unit + 1e-12 * torch.eye(2, device=bell.device))
+    variances, angle = _principal(covariance / unit + 1e-12 * torch.eye(2, device=bell.device))
     widths = torch.maximum(variances.clamp_min(0).sqrt(), THINNEST * scales[:, :2].amin(1, True)) / scales[:, :2]
-    half = 0.5 * torch.atan2(axes[:, 1, 0], axes[:, 0, 0])
+    half = 0.5 * angle
     low, high = LEAST_PART
     part = ((total / bell.sum() - low) / (high - low)).clamp(0, 1)
     opacity = part * (weight * left).sum(1) / total
@@ -136,6 +136,20 @@ def _measured(
     nothing = torch.zeros_like(half)
     turn = torch.stack([half.cos(), nothing, nothing, half.sin()], -1)
     return _Cut(which, shift.masked_fill(whole[:, None], 0.0), depth * sunk, turn, widths, opacity)
+
+
+def _principal(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances (P, 2), ascending, of covariances (P, 2, 2), and the angle (P,) by which the first axis turns to that
+    of the lesser one, at most a quarter turn; 0 where both are the same.
+
+    In closed form: CUDA's solvers of eigenvalues fail on large batches of small matrices. The lesser variance is the
+    determinant over the greater one (as in LAPACK's ``laev2``), for the difference of mean and radius would cancel.
+    """
+    a, b, d = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
+    great = 0.5 * (a + d) + torch.hypot(0.5 * (a - d), b)
+    safe = great.clamp_min(torch.finfo(great.dtype).tiny)
+    small = torch.maximum(a, d) / safe * torch.minimum(a, d) - b / safe * b
+    return torch.stack([small, great], 1), 0.5 * torch.atan2(-2 * b, d - a)
 
 
 @torch.no_grad()

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffavatar.animate import render_avatar
+from ffavatar.animate import Rig, render_avatar
 from ffavatar.avatar import Avatar
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path
+from ffavatar.head import Surface
 from ffavatar.model import FFAvatar
 from ffavatar.personal.fit import Fit, Perceptual, photo_loss
 from ffavatar.personal.goals import Goals, Reading, read_views
 from ffavatar.personal.recipe import PersonalRecipe
-from ffavatar.personal.starts import grey, unprojected
+from ffavatar.personal.starts import grey, level_of, unprojected
 from ffavatar.pipeline import reconstruct, track
-from ffavatar.types import HeadParams, Views
+from ffavatar.types import CanonicalGaussians, HeadParams, Shades, Views
 
 Progress = Callable[[int, int], None]  # steps done and to do; what is to do shrinks when the trial ends early
 OnSnapshot = Callable[[Avatar, int], None]  # the avatar as it stands, and the steps done so far (as in Progress)
@@ -53,6 +54,8 @@ class Personalized:
     checks: tuple[Check, ...]  # of the held-out view; empty where nothing was held out
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def personalize(
     model: FFAvatar,
     avatar: Avatar,
@@ -124,6 +127,7 @@ class _Run:
                 self.start = HeadParams(**kept["start"])
                 self.checks = [Check(*pair) for pair in kept["checks"]]
                 self.chosen = kept["chosen"]
+                self.best = _unpacked(self.model, kept.get("best"))
             if self.chosen is None:
                 self._trial(kept["fit"] if kept else None)
                 kept = None
@@ -189,7 +193,8 @@ class _Run:
         for rank in sorted(range(len(order)), key=lambda rank: abs(rank - middle))[:HELD_TRIES]:
             held = order[rank]
             seen = self.views[[i for i in range(len(order)) if i != held]]
-            avatar = reconstruct(self.model, seen, _level(self.model, self.avatar))
+            level = level_of(self.model.head, len(self.avatar), self.model.config.surface_level)
+            avatar = reconstruct(self.model, seen, level)
             apart = held, avatar, read_views(self.model, avatar, self.views, self.recipe.size)
             if apart[2].alike[held]:
                 return apart
@@ -257,6 +262,7 @@ class _Run:
                     "checks": checks,
                     "chosen": self.chosen,
                     "fit": self.last,
+                    "best": _packed(self.best),
                 },
                 path,
             )
@@ -294,12 +300,24 @@ class _Run:
         return Personalized(made, params.detach(), gains, steps, finished, tuple(self.checks))
 
 
-def _level(model: FFAvatar, avatar: Avatar) -> int:
-    """Subdivisions of the head at which ``model`` makes avatars as fine as this one."""
-    level = 0
-    while level < model.config.surface_level and len(model.head.surface(level + 1).parents) <= len(avatar):
-        level += 1
-    return level
+def _packed(avatar: Avatar | None) -> dict[str, Any] | None:
+    """An avatar that the model made, but for the head, which the model has."""
+    if avatar is None:
+        return None
+    rig = avatar.rig
+    records = {"surface": rig.surface, "canonical": avatar.canonical, "shades": rig.shades}
+    return {
+        "neutral": rig.neutral, "joints": rig.joints, "identity": avatar.identity,
+        **{name: None if record is None else dict(vars(record)) for name, record in records.items()},
+    }  # fmt: skip
+
+
+def _unpacked(model: FFAvatar, kept: dict[str, Any] | None) -> Avatar | None:
+    if kept is None:
+        return None
+    shades = None if kept["shades"] is None else Shades(**kept["shades"])
+    rig = Rig(model.head, kept["neutral"], kept["joints"], Surface(**kept["surface"]), shades)
+    return Avatar(rig, CanonicalGaussians(**kept["canonical"]), kept["identity"])
 
 
 def _fingerprint(avatar: Avatar, views: Views, recipe: PersonalRecipe, perceptual: bool) -> str:

@@ -1,0 +1,60 @@
+"""Models by name and file: which device and which weights are taken, and for how long they are kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ffavatar import api
+from ffavatar.devices import choose_device
+from ffavatar.errors import InputError
+from ffavatar.model import create_model, load_model
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the weights files that were read had in them."""
+    read: list[str] = []
+
+    def load(preset: str, weights: Path | None, device: str) -> object:
+        read.append("shipped" if weights is None else weights.read_text())
+        return object()
+
+    api._kept_model.cache_clear()
+    monkeypatch.setattr(api, "load_model", load)
+    return read
+
+
+def test_a_model_is_kept_until_its_file_changes(loaded: list[str], tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "weights.safetensors"
+    file.write_text("first")
+    first = api.model_for(str(file), "cpu")
+    monkeypatch.chdir(tmp_path)
+    assert api.model_for(file, "cpu") is first and api.model_for(file.name, "cpu") is first
+    file.write_text("second")
+    assert api.model_for(str(file), "cpu") is not first
+    assert api.model_for(device="cpu") is api.model_for(None, "cpu")
+    assert loaded == ["first", "second", "shipped"]
+    api._kept_model.cache_clear()
+
+
+def test_auto_and_paths_serve_both_ways_to_a_model(tmp_path: Path) -> None:
+    state = create_model("tiny").state_dict()
+    path = tmp_path / "tiny.safetensors"
+    save_file({name: value for name, value in state.items() if not name.startswith("head.")}, path)
+    model = load_model("tiny", path, device="auto")
+    assert next(model.parameters()).device.type == choose_device("auto")
+    assert load_model("tiny", str(path)).config.preset == "tiny"
+    for call in (lambda: load_model("tiny", path, "elsewhere"), lambda: api.model_for(path, "elsewhere")):
+        with pytest.raises(InputError, match="'elsewhere' is not available"):
+            call()
+    for call in (lambda: load_model("lite", tmp_path / "none"), lambda: api.model_for(tmp_path / "none")):
+        with pytest.raises(InputError, match="none cannot be read"):
+            call()
+
+
+def test_a_model_loaded_under_inference_mode_can_be_trained() -> None:
+    with torch.inference_mode():
+        model = load_model("lite")
+    assert not any(value.is_inference() for value in (*model.parameters(), *model.buffers()))
