@@ -1,7 +1,9 @@
-"""Output files that appear whole or not at all: written beside their place, then renamed into it."""
+"""Output files that appear whole or not at all, written beside their place and renamed into it; and containers whose
+bytes depend on their content alone."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -117,3 +119,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         _sync(place.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def in_order(container: bytes) -> bytes:
+    """The same safetensors container with its notes sorted: the library writes them in another order each time, and the
+    same content should give the same bytes."""
+    size = int.from_bytes(container[:8], "little")
+    content = json.loads(container[8 : 8 + size])
+    content["__metadata__"] = dict(sorted(content["__metadata__"].items()))
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # buffers begin at multiples of 8
+    return len(text).to_bytes(8, "little") + text + container[8 + size :]
