@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -26,12 +26,10 @@ from ffavatar.commands.options import (
     face_choice,
 )
 from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix, parse_expressions
+from ffavatar.commands.people import IdentityOption, identity_check, print_choice
 from ffavatar.commands.progress import one_line, print_notes, progress
 from ffavatar.drive.background import parse_background
 from ffavatar.errors import InputError
-
-if TYPE_CHECKING:
-    from ffavatar.drive.choose import Choice
 
 
 def reconstruct(
@@ -46,6 +44,7 @@ def reconstruct(
         typer.Option(help="Many people at once: a folder with a subfolder of photos each, or a .csv or .jsonl list."),
     ] = None,
     face: FaceOption = None,
+    identity: IdentityOption = None,
     views: Annotated[int, typer.Option(min=1, max=16, help="At most so many views are used.")] = 6,
     size: Annotated[int, typer.Option(min=128, max=1024, help="Side of the head crops in pixels.")] = 512,
     look: Annotated[
@@ -82,18 +81,18 @@ def reconstruct(
     need_suffix(output, (".safetensors",), "an avatar")
     check_output_file(output)
     from ffavatar.api import choose_device, model_for
-    from ffavatar.drive.choose import choose_views, look_notes, view_named
-    from ffavatar.evaluate.identity import cached_embedding
+    from ffavatar.drive.choose import check_look, choose_views, look_notes, view_named
     from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import reconstruct as run
 
+    if look is not None:
+        check_look(look, photos)
     place = choose_device(device.value)
+    embed = identity_check(identity, place)
     with progress("looking at photos") as advance:
-        choice = choose_views(
-            photos, FrontEnd(place), size, face_choice(face), views, cached_embedding(place), advance, look
-        )
+        choice = choose_views(photos, FrontEnd(place), size, face_choice(face), views, embed, advance, look)
     model = model_for(str(weights) if weights else None, place)
-    _print_choice(choice)
+    print_choice(choice, identity)
     like = None if look is None else view_named(look, [photo.name for photo, kept in choice.rows if kept])
     avatar = run(model, choice.views.to(place), LEVELS[points], like)
     print_notes(look_notes(choice, avatar, like))
@@ -214,16 +213,6 @@ def demo(
 
     for line in run_demo(output, photo, seconds, size, device.value, progress):
         typer.echo(line)
-
-
-def _print_choice(choice: Choice) -> None:
-    width = max(len(photo.name) for photo, _ in choice.rows)
-    for photo, kept in choice.rows:
-        seen = f"yaw {photo.report.yaw_deg:+4.0f}\u00b0  " if photo.report and photo.report.faces else ""
-        typer.echo(f"{'kept   ' if kept else 'refused'}  {photo.name:<{width}}  {seen}{one_line(photo.reason)}")
-    print_notes(choice.notes)
-    if len(choice.views) > 1 and not choice.identity_checked:
-        typer.echo("Whether all photos show the same person was not checked: the identity network is not in the cache.")
 
 
 def _about_avatar(file: Path) -> list[tuple[str, str]]:

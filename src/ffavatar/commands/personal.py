@@ -18,6 +18,7 @@ from ffavatar.commands.options import (
     face_choice,
 )
 from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix
+from ffavatar.commands.people import IdentityOption, identity_check, print_choice
 from ffavatar.commands.progress import print_notes, progress
 from ffavatar.errors import InputError
 
@@ -60,6 +61,7 @@ def personalize(
         Path | None, typer.Option(help="File to go on from after an interruption; removed at the end.")
     ] = None,
     face: FaceOption = None,
+    identity: IdentityOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
     allow_flame: AllowFlameOption = False,
@@ -77,7 +79,8 @@ def personalize(
     if bool(photos) == (video is not None):
         raise InputError("Give either photos of the person, or a --video.")
     from ffavatar.api import choose_device, model_for
-    from ffavatar.drive.choose import choose_views
+    from ffavatar.drive.choose import StrangersError, choose_views
+    from ffavatar.drive.likeness import avatar_embedding
     from ffavatar.personal import PersonalRecipe
     from ffavatar.photo import FrontEnd
 
@@ -89,11 +92,18 @@ def personalize(
             f"{avatar} stands on the head {person.rig.head.edition}, the model reads {model.head.edition}; "
             "reconstruct the avatar with this model first."
         )
-    with progress("looking at photos") as advance:
-        choice = choose_views(
-            [video] if video else photos or [], FrontEnd(place), 512, face_choice(face), views, None, advance
-        )  # fmt: skip
-    print_notes(choice.notes)
+    eyes, embed = FrontEnd(place), identity_check(identity, place)
+    whose = avatar_embedding(person, eyes, embed) if embed is not None else None
+    try:
+        with progress("looking at photos") as advance:
+            choice = choose_views(
+                [video] if video else photos or [], eyes, 512, face_choice(face), views, embed, advance, avatar=whose
+            )  # fmt: skip
+    except StrangersError as error:
+        raise InputError(f"{error} Where you are sure that they are, --no-identity leaves this check out.") from None
+    print_choice(choice, identity, fewest=1)
+    if embed is not None and whose is None:
+        print_notes([f"{avatar}: its picture shows no face that could be compared with the photos."])
     given = choice.views.to(place)
     recipe = PersonalRecipe(steps=steps, size=size, seed=seed, guard=guard)
     net = perceptual_net(perceptual, place)
