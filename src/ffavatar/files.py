@@ -58,6 +58,20 @@ def check_output_folder(path: str | Path) -> Path:
     return place
 
 
+def refuse_overwriting(output: str | Path, *inputs: str | Path | None) -> None:
+    """Raises ``InputError`` where an output would take the place of what is read, by whatever name or link."""
+    for given in inputs:
+        if given is None:
+            continue
+        try:
+            same = os.path.samefile(output, given)
+            inside = os.path.isdir(given) and os.path.samefile(Path(output).resolve().parent, given)
+        except (OSError, ValueError):  # one of them does not exist: others say so
+            continue
+        if same or (inside and Path(output).is_file()):
+            raise InputError(f"{output} is what is read, and would be overwritten; give another name for the output.")
+
+
 def _sync(path: Path) -> None:
     """Bring a file or folder to the disk; systems that cannot sync folders are let off."""
     try:

@@ -17,7 +17,7 @@ from ffavatar.commands.options import (
     WeightsOption,
     face_choice,
 )
-from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix
+from ffavatar.commands.parsing import file_size, load_avatar, need_suffix
 from ffavatar.commands.people import IdentityOption, identity_check, print_choice
 from ffavatar.commands.progress import print_notes, progress
 from ffavatar.errors import InputError
@@ -67,7 +67,7 @@ def personalize(
     allow_flame: AllowFlameOption = False,
 ) -> None:
     """Fit an avatar further to photos of its person, or to a video. Ctrl-C keeps what was reached (exit code 130)."""
-    from ffavatar.files import check_output_file
+    from ffavatar.files import check_output_file, refuse_overwriting
 
     need_suffix(output, (".safetensors",), "an avatar")
     check_output_file(output)
@@ -78,6 +78,9 @@ def personalize(
         check_output_file(checkpoint)
     if bool(photos) == (video is not None):
         raise InputError("Give either photos of the person, or a --video.")
+    for written in (output, report, checkpoint):
+        if written is not None:
+            refuse_overwriting(written, avatar, video, weights, *(photos or []))
     from ffavatar.api import choose_device, model_for
     from ffavatar.drive.choose import StrangersError, choose_views
     from ffavatar.drive.likeness import avatar_embedding
@@ -134,7 +137,7 @@ def fit_and_save(
     else:
         for line in _outcome(model, person, made, given, recipe.size, report, perceptual):
             typer.echo(line)
-    typer.echo(f"{output}: {made.steps} steps over {len(given)} views in {seconds:.0f} s{preview}, {megabytes(output)}")
+    typer.echo(f"{output}: {made.steps} steps over {len(given)} views in {seconds:.0f} s{preview}, {file_size(output)}")
     if not made.finished:
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -187,7 +190,9 @@ def _outcome(
         decibels, similar = float(psnr(images, goal, mask).mean()), float(ssim(images, goal, mask).mean())
         unlike = "" if perceptual is None else f"  LPIPS {_unlikeness(perceptual, images, goal):.3f}"
         lines.append(f"{name:<15} PSNR {decibels:5.2f} dB  SSIM {similar:.3f}{unlike}  (the given photos)")
-        rows.append((f"{name}\n{decibels:.2f} dB", images.cpu()))
+        # its own lines: the sheet would break long ones inside a word
+        broken = name.replace(", ", ",\n")
+        rows.append((f"{broken}\n{decibels:.2f} dB", images.cpu()))
     if made.checks:
         first, last = made.checks[0], [check for check in made.checks if check.step <= made.steps][-1]
         lines.append(
