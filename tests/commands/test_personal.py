@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from ffavatar.avatar import Avatar
 from ffavatar.commands.avatars import reconstruct
-from ffavatar.commands.personal import personalize
+from ffavatar.commands.personal import personalize, sheet_label
 from ffavatar.errors import InputError
 from ffavatar.personal.fit import Fit
 from ffavatar.pipeline import animate, drive, targets_on_white
@@ -71,6 +71,16 @@ def test_writes_avatar_and_report(inputs: tuple[Path, Path], tmp_path: Path) -> 
     assert float((made.canonical.colors - small_avatar().canonical.colors).abs().max()) > 0.01  # 8 bits: 0.004
     with Image.open(picture) as sheet:
         assert sheet.height > 4 * 64
+
+
+def test_labels_of_the_report_are_not_broken_inside_words() -> None:
+    from PIL import ImageFont
+
+    from ffavatar.evaluate.sheet import FONT_PX, LABEL_PX, MARGIN_PX, wrapped
+
+    for name in ("before, driven", "after, driven", "after, refined"):
+        label = sheet_label(name, 16.16)
+        assert wrapped(label, ImageFont.load_default(FONT_PX), LABEL_PX - 2 * MARGIN_PX) == label
 
 
 def test_bad_input(inputs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -190,9 +190,7 @@ def _outcome(
         decibels, similar = float(psnr(images, goal, mask).mean()), float(ssim(images, goal, mask).mean())
         unlike = "" if perceptual is None else f"  LPIPS {_unlikeness(perceptual, images, goal):.3f}"
         lines.append(f"{name:<15} PSNR {decibels:5.2f} dB  SSIM {similar:.3f}{unlike}  (the given photos)")
-        # its own lines: the sheet would break long ones inside a word
-        broken = name.replace(", ", ",\n")
-        rows.append((f"{broken}\n{decibels:.2f} dB", images.cpu()))
+        rows.append((sheet_label(name, decibels), images.cpu()))
     if made.checks:
         first, last = made.checks[0], [check for check in made.checks if check.step <= made.steps][-1]
         lines.append(
@@ -202,6 +200,12 @@ def _outcome(
         contact_sheet(report, rows, "Personalization")
         lines.append(f"{report}: photos, before and after")
     return lines
+
+
+def sheet_label(name: str, decibels: float) -> str:
+    """A row's label in lines of its own: the sheet would break long ones inside a word."""
+    broken = name.replace(", ", ",\n")
+    return f"{broken}\n{decibels:.2f} dB"
 
 
 def _unlikeness(net: LPIPS, images: Tensor, goal: Tensor) -> float:
