@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MOST_VIEWS = 6  # more hardly add to an avatar, and each costs time and memory
 VIDEO_SAMPLES = 48  # frames of a film that are looked at
 SAME_PERSON = 0.35  # cosine of identity embeddings below which a photo is taken for another person's
+SAME_AS_AVATAR = 0.28  # the same to an avatar's picture, which is less like its person than photos are
 SURELY_SAME = 0.45  # below it a photo is used, but remarked on; docs/photo.md has the figures
 
 
@@ -253,7 +254,9 @@ def _refuse_strangers(
 ) -> tuple[list[Candidate], dict[int, list[str]]]:
     """Compare each photo with the avatar, if there is one, and then with the photo that is most like all others.
 
-    Returns the candidates, strangers refused, and sentences by number for those that are not surely the same person.
+    A photo is as like the avatar as the best of the photos that surely show its person: one of another light or age
+    alone may be little like it. Returns the candidates, strangers refused, and sentences by number for those that are
+    not surely the same person.
     """
     usable = [i for i, c in enumerate(candidates) if c.usable]
     if len(usable) < 2 and avatar is None:
@@ -262,11 +265,11 @@ def _refuse_strangers(
     checked, doubts = list(candidates), dict[int, list[str]]()
     rows = list(range(len(usable)))
 
-    def compare(cosines: Tensor, other: str, where: str = "") -> list[int]:
+    def compare(cosines: Tensor, least: float, other: str, where: str = "") -> list[int]:
         """The rows that stay."""
         for row in rows:
             index, likeness = usable[row], float(cosines[row])
-            if likeness < SAME_PERSON:
+            if likeness < least:
                 reason = f"seems to be another person than {where}{other} (likeness {likeness:.2f})"
                 checked[index] = replace(candidates[index], views=None, reason=reason)
             elif likeness < SURELY_SAME:
@@ -276,8 +279,9 @@ def _refuse_strangers(
         return [row for row in rows if checked[usable[row]].usable]
 
     if avatar is not None:
-        cosines = faces @ avatar.to(faces)
-        rows = compare(cosines, "the avatar")
+        cosines = (faces @ avatar.to(faces)).expand(len(faces), -1)
+        cosines = cosines.where(faces @ faces.T >= SURELY_SAME, -1.0).amax(1)
+        rows = compare(cosines, SAME_AS_AVATAR, "the avatar")
         if not rows:
             raise StrangersError(
                 f"None of the photos that can be used seems to show the avatar's person (likeness "
@@ -286,7 +290,7 @@ def _refuse_strangers(
     if len(rows) > 1:
         among = faces[rows] @ faces[rows].T
         centre = rows[int(among.median(0).values.argmax())]
-        compare(faces @ faces[centre], candidates[usable[centre]].name, "in ")
+        compare(faces @ faces[centre], SAME_PERSON, candidates[usable[centre]].name, "in ")
     return checked, doubts
 
 
