@@ -505,22 +505,6 @@ def test_a_worker_that_cannot_start_fails_jobs_and_not_the_server(folder: Path) 
         assert client.get("/healthz").json() == {"status": "ok"}
 
 
-def test_renaming(client: httpx.Client) -> None:
-    avatar = make_avatar(client)
-    answer = client.patch(f"/api/avatars/{avatar}", json={"name": "../../Bob\x00"})
-    assert answer.json()["name"] == "../../Bob"
-    for name in ("Anna 11/30/2026", "Me w/o glasses", "<b>x</b>", "张三 & \u00e9"):
-        assert client.patch(f"/api/avatars/{avatar}", json={"name": name}).json()["name"] == name
-    for nothing in ("", "   ", "\x01 \n"):
-        answer = client.patch(f"/api/avatars/{avatar}", json={"name": nothing})
-        assert problem(answer, 422) == "name: it is empty; give the avatar a name that can be seen."
-        body = {"kind": "reconstruct", "photos": upload(client, "good"), "name": nothing}
-        problem(client.post("/api/jobs", json=body), 422)
-    assert client.get(f"/api/avatars/{avatar}").json()["name"] == "张三 & \u00e9"
-    problem(client.patch(f"/api/avatars/{avatar}", json={"name": 3}), 422)
-    problem(client.patch("/api/avatars/..%2F..%2Fjobs", json={"name": "x"}), 404)
-
-
 def test_a_full_disk_fails_the_job_in_one_sentence_and_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

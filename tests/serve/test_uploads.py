@@ -13,7 +13,7 @@ import httpx
 import pytest
 from served import create, fake_settings, problem, serving, upload
 
-from ffavatar.serve.records import clean_name, title_of
+from ffavatar.serve.records import clean_name
 
 
 def form(*parts: tuple[str, str, bytes], boundary: str = "xyz") -> bytes:
@@ -216,8 +216,3 @@ def test_uploads_that_would_wait_too_long_are_told_to_return(folder: Path) -> No
 )  # fmt: skip
 def test_names_are_for_showing(given: str, shown: str) -> None:
     assert clean_name(given, "else") == shown
-
-
-def test_names_of_avatars_become_names_of_files() -> None:
-    names = {"Anna 11/30/2026": "Anna 11-30-2026", "../../x": "-..-x", "<b>": "-b-", "..": "avatar", "张三": "张三"}
-    assert {name: title_of(name) for name in names} == names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,7 +206,7 @@ def _given(path: str | Path) -> Path:
         return existing_input(path)
     except InputError:
         place = Path(path).expanduser()
-        if place.is_file() and place.stat().st_size == 0 and place.suffix.lower() not in VIDEO_SUFFIXES:
+        if os.path.isfile(place) and os.path.getsize(place) == 0 and place.suffix.lower() not in VIDEO_SUFFIXES:
             return place
         raise
 
