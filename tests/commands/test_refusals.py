@@ -75,6 +75,8 @@ def run(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("export me.safetensors -o h.mesh.glb --size 256", "--size: mesh.glb is no picture"),
         ("export me.safetensors -o folder --scale 2 --motion m.json", "--scale: a folder of pictures has none"),
         ("export me.safetensors -o h.mp4 --motion m.json --size 97", "give --size 96 or 98"),
+        ("export me.safetensors -o h.ply --flame f.pkl", "--flame is for a --motion"),
+        ("export me.safetensors -o h.mp4 --motion a.json --flame f.pkl", "--flame is for FLAME tracks, and a.json is"),
         ("animate me.safetensors --driver film.mp4 -o o.mp4 --edition flame9", "--edition is for motion files"),
         ("animate me.safetensors --driver film.mp4 -o o.mp4 --flame none.pkl", "--flame is for motion files"),
         ("animate me.safetensors --driver tone.wav -o o.mp4 --fps 20", "--fps is for motion files, and tone.wav is s"),

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ffavatar.commands.options import AllowFlameOption, ExpressionOption, PitchOption, RollOption, YawOption
-from ffavatar.commands.parsing import file_size, film_length, load_avatar, need_even, parse_expressions
+from ffavatar.commands.options import (
+    AllowFlameOption,
+    ExpressionOption,
+    FlameOption,
+    PitchOption,
+    RollOption,
+    YawOption,
+)
+from ffavatar.commands.parsing import file_size, film_length, load_avatar, need_even, parse_expressions, refuse_given
 from ffavatar.commands.progress import print_notes, unmatched_note
 from ffavatar.drive.background import parse_background
 from ffavatar.errors import InputError
@@ -36,6 +43,7 @@ def export(
     frame: Annotated[
         int | None, typer.Option(help="The moment of the motion, counted from 0; negative from its end.")
     ] = None,
+    flame: FlameOption = None,
     yaw: YawOption = 0,
     pitch: PitchOption = 0,
     roll: RollOption = 0,
@@ -59,7 +67,9 @@ def export(
     from ffavatar.files import refuse_overwriting
 
     _check_options(output, scale=None if scale == 1 else scale, size=size, background=background)
-    refuse_overwriting(output, avatar, motion)
+    refuse_overwriting(output, avatar, motion, flame)
+    if motion is None:
+        refuse_given("is for a --motion that is a FLAME track", flame=flame)
     moves = format_of(output).film
     if moves:
         need_even(size, output)
@@ -69,7 +79,7 @@ def export(
     check_export(output, ExportOptions(style=style))
     person = load_avatar(avatar)
     pose = posed(person, (yaw, pitch, roll), values) if (yaw or pitch or roll or values) else None
-    track, notes = _motion_for(person, motion) if motion is not None else (None, ())
+    track, notes = _motion_for(person, motion, flame) if motion is not None else (None, ())
     write(person, output, ExportOptions(pose, track, frame, scale, allow_flame, style))
     length = f"{film_length(len(track), track.fps)}, " if moves and track is not None else ""
     typer.echo(f"{output}: {len(person):,} Gaussians, {length}{file_size(output)}")
@@ -87,16 +97,19 @@ def _check_options(output: Path, **given: object) -> None:
             raise InputError(f"{output}: --{option}: {why}")
 
 
-def _motion_for(person: Avatar, path: Path) -> tuple[Motion, tuple[str, ...]]:
+def _motion_for(person: Avatar, path: Path, flame: Path | None) -> tuple[Motion, tuple[str, ...]]:
     """Any program's motion for the avatar's head, and what could not be carried over."""
     from ffavatar.drive.formats import read_motion
     from ffavatar.drive.motion import Motion
+    from ffavatar.drive.options import DriveOptions
     from ffavatar.drive.retarget import retarget
 
     found, head = read_motion(path), person.rig.head
+    if not found.head_edition.startswith("flame"):
+        refuse_given(f"is for FLAME tracks, and {path} is none", flame=flame)
     if found.head_edition == head.edition:
         unknown = found.unmatched(head)
         return found, (unmatched_note(unknown),) if unknown else ()
-    made = retarget(found, person.rig)
+    made = retarget(found, person.rig, DriveOptions(flame=flame))
     whole = Motion(found.fps, made.params, head.edition, tuple(head.expression_names), found.source)
     return whole, (*found.notes, *made.notes)
