@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,11 +96,11 @@ def test_one_persons_trouble_does_not_stop_the_others(photos: Path, tmp_path: Pa
         raise RuntimeError("out of something")
 
     people = read_people(photos)
-    assert [p.name for p in people] == ["Anna B.", "carl", "nobody"] and people[0].key == "Anna_B_"
+    assert [p.name for p in people] == ["Anna B.", "carl", "empty", "nobody"] and people[0].key == "Anna_B_"
     monkeypatch.setattr("ffavatar.bulk.choose_views", broken)
     summary = reconstruct_many(people, tmp_path / "out", PLAN)
     assert summary.count("failed") == 3 and summary.records[0].reason == "RuntimeError: out of something"
-    assert len(rows_of(tmp_path / "out" / "failures.jsonl")) == 3 and summary.made == 0
+    assert len(rows_of(tmp_path / "out" / "failures.jsonl")) == 4 and summary.made == 0
 
 
 def test_lists_of_people_are_read_and_checked(tmp_path: Path) -> None:
@@ -111,9 +112,8 @@ def test_lists_of_people_are_read_and_checked(tmp_path: Path) -> None:
         ("b.csv", "person\nAnn\n", "no list of people"),
         ("c.csv", "person,photo\n", "names nobody"),
         ("c.csv", "person,photo\nAnn,\n", "no list of people"),
-        ("d.csv", "person,photo\nA.b,1\nA:b,2\n", "share a file"),
         ("e.jsonl", '{"person": "Ann", "photos": "1.jpg"}\n', "photos is no list"),
-        ("e.jsonl", '{"person": "Ann", "photos": []}\n', "has no photos"),
+        ("e.jsonl", '{"person": "Ann", "photos": []}\n', "photos is empty"),
         ("e.jsonl", "[1]\n", "no list of people"),
         ("f.txt", "1.jpg\n", "another kind of file"),
     ):
@@ -129,6 +129,27 @@ def test_lists_of_people_are_read_and_checked(tmp_path: Path) -> None:
         reconstruct_many([Person("a", (Path("x"),))], tmp_path / "o", Plan(weights=tmp_path / "none"))
     with pytest.raises(InputError, match="is a file"):
         reconstruct_many([Person("a", (Path("x"),))], tmp_path / "f.txt", PLAN)
+
+
+def test_any_names_have_files_of_their_own(tmp_path: Path) -> None:
+    names = ["张三", "李四", "a b", "a_b", "A_B", "Zoë", "Zoe\u0308", "..", "/etc/x", "n" * 300, "王" * 300, "!?"]
+    (tmp_path / "a.csv").write_text("person,photo\n" + "".join(f"{name},1.jpg\n" for name in names), encoding="utf-8")
+    keys = {person.name: person.key for person in read_people(tmp_path / "a.csv")}
+    assert list(keys) == names and len({key.casefold() for key in keys.values()}) == len(names)
+    assert (keys["张三"], keys["李四"], keys["a_b"], keys["Zoë"]) == ("张三", "李四", "a_b", "Zoë")
+    assert re.fullmatch("a_b-[0-9a-f]{8}", keys["a b"]) and re.fullmatch("A_B-[0-9a-f]{8}", keys["A_B"])
+    for key in keys.values():
+        (tmp_path / f".{key}.01234567.part.safetensors").touch()  # as an unfinished file is called
+        assert key[0].isalnum() and "/" not in key
+
+
+def test_a_folder_without_photos_is_reported(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "people" / "empty").mkdir(parents=True)
+    (tmp_path / "people" / "grey").mkdir()
+    Image.new("RGB", (300, 300), "grey").save(tmp_path / "people" / "grey" / "a.png")
+    summary = reconstruct_many(read_people(tmp_path / "people"), tmp_path / "out", PLAN)
+    assert [(record.person, record.state) for record in summary.records] == [("empty", "refused"), ("grey", "refused")]
+    assert "holds no photos" in rows_of(tmp_path / "out" / "failures.jsonl")[0]["reason"]
 
 
 @settings(max_examples=60, deadline=None)

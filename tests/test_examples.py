@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_avatar import small_avatar
+from made_avatar import StandInModel, small_avatar
 from PIL import Image
 from skimage.data import astronaut
 
+import ffavatar
 from ffavatar.drive.video import FrameReader
 from ffavatar.drive.writer import FilmWriter
 
@@ -22,6 +23,24 @@ PORTRAIT = np.asarray(astronaut())[:360, 60:420]
 def test_examples_are_numbered_and_short() -> None:
     assert [int(path.name[:2]) for path in EXAMPLES] == list(range(1, len(EXAMPLES) + 1)) and len(EXAMPLES) >= 5
     assert all(len(path.read_text(encoding="utf-8").splitlines()) < 100 for path in EXAMPLES)
+
+
+def test_the_live_driver_of_the_docs_runs_as_it_is_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "driving.md").read_text(encoding="utf-8")
+    (snippet,) = [block.split("```")[0] for block in page.split("```python\n")[1:] if "LiveDriver(" in block]
+    monkeypatch.setattr("ffavatar.model.load_model", lambda *_, **options: StandInModel(small_avatar().rig.head))
+    monkeypatch.chdir(tmp_path)
+    small_avatar().save("me.safetensors")
+    with FilmWriter("driver.mp4", 25, (360, 360)) as film:
+        film.write(PORTRAIT)
+    names: dict[str, object] = {}
+    exec(snippet, names)
+    assert names["params"] is not None
+
+
+def test_the_package_lists_its_names() -> None:
+    assert set(ffavatar.__all__) <= set(dir(ffavatar))
+    assert all(getattr(ffavatar, name) is not None for name in ffavatar.__all__)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)

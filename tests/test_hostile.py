@@ -431,10 +431,8 @@ def test_odd_but_valid_photos_work(run, tmp_path: Path) -> None:
     )
     assert code == 0
     # grey or coloured, one look; beside a second person other clothes seem to show
-    assert (
-        err
-        == f"ffavatar: Hair and clothes are those of {', '.join(names[:5])}; of the other one only the face is used.\n"
-    )
+    taken = ", ".join(str(photo) for photo in photos[:5])
+    assert err == f"ffavatar: Hair and clothes are those of {taken}; of the other one only the face is used.\n"
     rows = out.splitlines()
     for name, row in zip(names, rows):
         assert row.startswith("kept") and name in row

@@ -27,6 +27,11 @@ _PLACES = {
 }
 
 
+def __dir__() -> list[str]:
+    """The public names, which are not imported before they are used."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Names are imported when first used, so that ``import ffavatar`` is quick."""
     if name in _PLACES:

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from ffavatar.animate import Rig, render_avatar
 from ffavatar.errors import InputError
-from ffavatar.files import atomic_path
+from ffavatar.files import atomic_path, in_order
 from ffavatar.head import HeadArrays, HeadModel, Surface
 from ffavatar.types import Camera, CanonicalGaussians, HeadParams, Rendering, Shades
 
@@ -131,7 +131,7 @@ class Avatar:
         }
         with atomic_path(path) as temporary:
             # save_file would leave it unreadable for others
-            temporary.write_bytes(_in_order(save(tensors, metadata=header)))
+            temporary.write_bytes(in_order(save(tensors, metadata=header)))
 
     @staticmethod
     @torch.inference_mode(False)  # else what is read under a caller's inference mode could never be trained on
@@ -143,17 +143,6 @@ class Avatar:
         """
         header, tensors = _read(path)
         return _unpack(header, tensors)
-
-
-def _in_order(container: bytes) -> bytes:
-    """The same container with its notes sorted: the library writes them in another order each time, and the same
-    avatar should give the same bytes."""
-    size = int.from_bytes(container[:8], "little")
-    content = json.loads(container[8 : 8 + size])
-    content["__metadata__"] = dict(sorted(content["__metadata__"].items()))
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # buffers begin at multiples of 8
-    return len(text).to_bytes(8, "little") + text + container[8 + size :]
 
 
 def _pack(avatar: Avatar) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ffavatar.api import model_for
-from ffavatar.data.people import safe_key
 from ffavatar.drive.choose import MOST_VIEWS, choose_views
 from ffavatar.drive.video import existing_input, list_pictures
 from ffavatar.errors import InputError
@@ -32,6 +32,7 @@ from ffavatar.weights import sha256_of
 Progress = Callable[[int, int | None], None]
 State = Literal["done", "refused", "failed"]
 MANIFEST, FAILURES = "manifest.jsonl", "failures.jsonl"
+_KEY_BYTES = 120
 _VERSION = 1  # of the avatars that the same photos and settings give
 
 
@@ -41,10 +42,20 @@ class Person:
 
     name: str
     photos: tuple[Path, ...]
+    mark: str = ""  # tells their files from those of others, whose names would give the same
 
     @property
     def key(self) -> str:
-        return safe_key(self.name)
+        """Name of the person's files, without ending."""
+        return file_key(self.name) + self.mark
+
+
+def file_key(name: str) -> str:
+    """A file name made of any name: letters and digits of any script, - and _ stay, the rest becomes _."""
+    kept = "".join(c if c.isalnum() or c in "-_" else "_" for c in unicodedata.normalize("NFC", name))
+    kept = kept if kept and kept[0].isalnum() else f"p{kept}"
+    # file systems count bytes, and an unfinished file's name is longer
+    return kept.encode()[:_KEY_BYTES].decode("utf-8", "ignore")
 
 
 @dataclass(frozen=True)
@@ -81,14 +92,14 @@ def read_people(source: Path) -> list[Person]:
     """People of a folder (one subfolder of photos each), a ``.csv`` with the columns ``person`` and ``photo`` (a row
     per photo), or a ``.jsonl`` of ``{"person": NAME, "photos": [FILE, ...]}``; paths are relative to the list.
 
-    Photos that do not exist are no error here: their person's record says so. Raises ``InputError`` for another form,
-    an empty list, and two names that would share a file.
+    Photos that do not exist are no error here, nor is a subfolder without any: their person's record says so. Raises
+    ``InputError`` for another form, and an empty list.
     """
     if source.is_dir():
         people = [
-            Person(place.name, tuple(photos))
+            Person(place.name, tuple(list_pictures(place)))
             for place in sorted(source.iterdir())
-            if place.is_dir() and not place.name.startswith(".") and (photos := list_pictures(place))
+            if place.is_dir() and not place.name.startswith(".")
         ]
     else:
         try:
@@ -100,14 +111,26 @@ def read_people(source: Path) -> list[Person]:
                 f"{source} is no list of people ({type(error).__name__}: {error}); give a folder of folders, a .csv "
                 'with the columns person and photo, or a .jsonl of {"person": NAME, "photos": [FILE]}.'
             ) from error
-    if not people:
+    if not any(person.photos for person in people):
         raise InputError(f"{source} names nobody; give a folder with a subfolder of photos per person, or a list.")
-    taken: dict[str, str] = {}
+    return _told_apart(people)
+
+
+def _told_apart(people: list[Person]) -> list[Person]:
+    """The people, marked where their files would have the same name, also to file systems that ignore case.
+
+    Who is called just as the file keeps the name. A record knows its person's name, so that a list that has changed
+    makes anew those whose files are now called otherwise, and nobody takes another's.
+    """
+    groups: dict[str, list[Person]] = {}
     for person in people:
-        if (other := taken.setdefault(person.key, person.name)) != person.name or not person.photos:
-            what = f"would share a file with {other!r}" if person.photos else "has no photos"
-            raise InputError(f"{source}: {person.name!r} {what}; correct the list.")
-    return people
+        groups.setdefault(person.key.casefold(), []).append(person)
+    marked = {}
+    for group in groups.values():
+        group.sort(key=lambda person: person.key != person.name)
+        for person in group[1:]:
+            marked[person.name] = "-" + hashlib.sha256(person.name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return [replace(person, mark=marked.get(person.name, "")) for person in people]
 
 
 def _listed(source: Path) -> list[Person]:
@@ -120,8 +143,9 @@ def _listed(source: Path) -> list[Person]:
         for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
                 row = json.loads(line)
-                if not isinstance(row["photos"], list):
-                    raise ValueError(f"line {number}: photos is no list")
+                if not isinstance(row["photos"], list) or not row["photos"]:
+                    what = "empty" if row["photos"] == [] else "no list"
+                    raise ValueError(f"line {number}: photos is {what}")
                 photos.setdefault(_text(row["person"]), []).extend(
                     source.parent / _text(name) for name in row["photos"]
                 )
@@ -275,6 +299,8 @@ def _avatar_of(job: _Job) -> Record:
 
 def _readable(photos: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """The files that are there, and a sentence for each that is not. Raises ``InputError`` where none is."""
+    if not photos:
+        raise InputError("The person's folder holds no photos; put jpg, png or webp files into it.")
     there, missing = [], []
     for photo in photos:
         try:

@@ -1,7 +1,9 @@
-"""Output files that appear whole or not at all: written beside their place, then renamed into it."""
+"""Output files that appear whole or not at all, written beside their place and renamed into it; and containers whose
+bytes depend on their content alone."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -54,6 +56,20 @@ def check_output_folder(path: str | Path) -> Path:
     if not os.access(place.parent, os.W_OK | os.X_OK):
         raise InputError(f"{path} cannot be written: no permission to write in {place.parent}.")
     return place
+
+
+def refuse_overwriting(output: str | Path, *inputs: str | Path | None) -> None:
+    """Raises ``InputError`` where an output would take the place of what is read, by whatever name or link."""
+    for given in inputs:
+        if given is None:
+            continue
+        try:
+            same = os.path.samefile(output, given)
+            inside = os.path.isdir(given) and os.path.samefile(Path(output).resolve().parent, given)
+        except (OSError, ValueError):  # one of them does not exist: others say so
+            continue
+        if same or (inside and Path(output).is_file()):
+            raise InputError(f"{output} is what is read, and would be overwritten; give another name for the output.")
 
 
 def _sync(path: Path) -> None:
@@ -117,3 +133,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         _sync(place.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def in_order(container: bytes) -> bytes:
+    """The same safetensors container with its notes sorted: the library writes them in another order each time, and the
+    same content should give the same bytes."""
+    size = int.from_bytes(container[:8], "little")
+    content = json.loads(container[8 : 8 + size])
+    content["__metadata__"] = dict(sorted(content["__metadata__"].items()))
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # buffers begin at multiples of 8
+    return len(text).to_bytes(8, "little") + text + container[8 + size :]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from ffavatar.avatar import Avatar
 from ffavatar.commands.avatars import reconstruct
-from ffavatar.commands.personal import personalize
+from ffavatar.commands.personal import personalize, sheet_label
 from ffavatar.errors import InputError
 from ffavatar.personal.fit import Fit
 from ffavatar.pipeline import animate, drive, targets_on_white
@@ -28,6 +28,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     """An avatar's file and a photo's; the model is a stand-in."""
     model = StandInModel(small_avatar().rig.head)
     monkeypatch.setattr("ffavatar.api.model_for", lambda weights=None, device="auto": model)
+    monkeypatch.setattr("ffavatar.evaluate.identity.cached_embedding", lambda place: None)
     small_avatar().save(tmp_path / "me.safetensors")
     Image.fromarray(astronaut()[:300, 70:370]).save(tmp_path / "photo.png")
     return tmp_path / "me.safetensors", tmp_path / "photo.png"
@@ -64,12 +65,22 @@ def test_writes_avatar_and_report(inputs: tuple[Path, Path], tmp_path: Path) -> 
     )
     figures = [float(line.split("PSNR")[1].split()[0]) for line in text.splitlines() if "PSNR" in line]
     assert len(figures) == 3 and figures[2] > figures[0]
-    assert "12 steps over 1 views" in text
+    assert "12 steps over 1 views" in text and text.startswith(f"kept     {inputs[1]}")
     made = Avatar.load(out)
     assert len(made) == len(small_avatar()) and made.about["personalized"] == "12 steps over 1 views"
     assert float((made.canonical.colors - small_avatar().canonical.colors).abs().max()) > 0.01  # 8 bits: 0.004
     with Image.open(picture) as sheet:
         assert sheet.height > 4 * 64
+
+
+def test_labels_of_the_report_are_not_broken_inside_words() -> None:
+    from PIL import ImageFont
+
+    from ffavatar.evaluate.sheet import FONT_PX, LABEL_PX, MARGIN_PX, wrapped
+
+    for name in ("before, driven", "after, driven", "after, refined"):
+        label = sheet_label(name, 16.16)
+        assert wrapped(label, ImageFont.load_default(FONT_PX), LABEL_PX - 2 * MARGIN_PX) == label
 
 
 def test_bad_input(inputs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -83,6 +94,32 @@ def test_bad_input(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ending"):
         run(avatar, photo, "-o", tmp_path / "out.safetensors", "--report", tmp_path / "report.gif")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_photos_of_another_person_are_refused(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the avatar's embedding, a photo's is at a right angle; ``--no-identity`` does not ask."""
+    avatar, photo = inputs
+    given = (avatar, photo, "-o", tmp_path / "out.safetensors", "--steps", 1, "--size", 64, "--no-perceptual")
+    monkeypatch.setattr("ffavatar.drive.likeness.avatar_embedding", lambda *_: torch.tensor([1.0, 0.0]))
+    monkeypatch.setattr(
+        "ffavatar.evaluate.identity.cached_embedding", lambda place: lambda views: torch.tensor([[0.0, 1.0]])
+    )
+    with pytest.raises(InputError, match=r"avatar's person \(likeness 0.00 at most\).*--no-identity"):
+        run(*given)
+    assert not (tmp_path / "out.safetensors").exists()
+    assert "1 steps" in run(*given, "--no-identity")
+
+
+def test_says_that_photos_were_not_compared_and_what_was_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "grey.png")
+    text = run(
+        *inputs, tmp_path / "grey.png", "-o", tmp_path / "out.safetensors", "--steps", 1, "--size", 64,
+        "--no-perceptual",
+    )  # fmt: skip
+    assert f"refused  {tmp_path / 'grey.png'}" in text and "no face was found" in text
+    assert "was not checked" in text and "--identity fetches it" in text
 
 
 def test_video_of_the_person(inputs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -135,7 +172,6 @@ def test_reconstruct_and_personalize_in_one_go(
     inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ffavatar.pipeline.reconstruct", lambda model, views, level, like: small_avatar())
-    monkeypatch.setattr("ffavatar.evaluate.identity.cached_embedding", lambda place: None)
     monkeypatch.setattr("ffavatar.commands.personal.perceptual_net", lambda wanted, place: None)
     out = tmp_path / "out.safetensors"
     text = run(inputs[1], "-o", out, "--personalize", "--steps", 5, "--device", "cpu", command=reconstruct)

@@ -12,7 +12,7 @@ from made_avatar import small_avatar
 from made_films import make_film
 from PIL import Image
 
-from ffavatar.drive.choose import choose_views, look_notes, view_named
+from ffavatar.drive.choose import StrangersError, check_look, choose_views, look_notes, view_named
 from ffavatar.errors import InputError
 from ffavatar.photo import PhotoReport, PhotoResult
 from ffavatar.pipeline import LOOK
@@ -75,6 +75,63 @@ def test_strangers_are_refused(tmp_path: Path) -> None:
     assert "another person" in choice.rows[2][0].reason
 
 
+def by_angle(views: Views) -> torch.Tensor:
+    """A picture's blue is the angle of its embedding in degrees: the cosine of the difference is the likeness."""
+    angle = torch.deg2rad((views.images[:, 0, 0, 0] * 255).round())
+    return torch.stack([angle.cos(), angle.sin()], -1)
+
+
+def test_photos_hardly_alike_are_remarked_on(tmp_path: Path) -> None:
+    paths = [photo(tmp_path / f"{i}.png", 0, 100, angle) for i, angle in enumerate((0, 70, 10, 5, 100))]
+    choice = choose_views(paths, CodedFrontEnd(), embed=by_angle)
+    assert kept(choice) == ["0.png", "1.png", "2.png", "3.png"]
+    (note,) = choice.notes  # 65 degrees from the middle one
+    assert "1.png: likeness 0.4" in note and note.endswith("check that it is the same person.")
+    sure = [photo(tmp_path / f"sure {i}.png", 0, 100, angle) for i, angle in enumerate((0, 60, 10, 5))]
+    assert choose_views(sure, CodedFrontEnd(), embed=by_angle).notes == ()
+
+
+def test_photos_are_compared_with_the_avatar(tmp_path: Path) -> None:
+    paths = [photo(tmp_path / f"{i}.png", 0, 100, angle) for i, angle in enumerate((130, 130, 10, 66))]
+    whose = torch.tensor([1.0, 0.0])
+    choice = choose_views(paths, CodedFrontEnd(), embed=by_angle, avatar=whose)
+    assert kept(choice) == ["2.png", "3.png"]  # the majority is another person; 3 is like 2
+    assert choice.rows[0][0].reason == "seems to be another person than the avatar (likeness -0.64)"
+    assert not any("the avatar" in note for note in choice.notes)
+    (note,) = choose_views(paths[3:4], CodedFrontEnd(), embed=by_angle, avatar=whose).notes
+    assert note.endswith("3.png: likeness 0.41 to the avatar: check that it is the same person.")
+    for given in (paths[:1], paths[:2]):
+        with pytest.raises(StrangersError, match=r"avatar's person \(likeness -0\.64 at most\); give photos of"):
+            choose_views(given, CodedFrontEnd(), embed=by_angle, avatar=whose)
+
+
+def test_a_photo_given_twice_counts_once(tmp_path: Path) -> None:
+    one, other = photo(tmp_path / "a.png", 0, 9), photo(tmp_path / "b.png", 1, 9)
+    (tmp_path / "link.png").symlink_to(one)
+    choice = choose_views([one, tmp_path, other], CodedFrontEnd())
+    assert kept(choice) == ["a.png", "b.png"] and len(choice.notes) == 3
+    assert f"{tmp_path / 'link.png'} was given more than once, also as {one}: it counts once." in choice.notes
+
+
+def test_an_empty_photo_is_refused_as_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    good = photo(tmp_path / "a.png", 0, 9)
+    choice = choose_views([good, tmp_path / "empty.jpg"], CodedFrontEnd())
+    assert kept(choice) == ["a.png"] and "is empty" in choice.rows[1][0].reason
+    with pytest.raises(InputError, match=r"empty\.jpg is empty"):
+        choose_views([tmp_path / "empty.jpg"], CodedFrontEnd())
+    with pytest.raises(InputError, match="does not exist"):
+        choose_views([good, tmp_path / "none.jpg"], CodedFrontEnd())
+
+
+def test_a_wrong_look_is_known_before_any_photo_is_read(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", 0, 9)
+    check_look("a.png", [tmp_path])
+    check_look("frame 3", [make_film(tmp_path / "v.mp4")])
+    with pytest.raises(InputError, match=r"typo.png is none of the photos given; name one of: .*a.png"):
+        check_look("typo.png", [tmp_path])
+
+
 def test_video_is_sampled(tmp_path: Path) -> None:
     eyes = CodedFrontEnd()
     choice = choose_views([make_film(tmp_path / "v.mp4", frames=120)], eyes, most=4)
@@ -130,7 +187,7 @@ def test_the_look_is_told_by_the_photos_names(tmp_path: Path) -> None:
     (same,) = look_notes(choice, replace(avatar, about={}), like=1)
     assert "seem to show the same" in same and "c.png" in same
     (note,) = look_notes(choice, replace(avatar, about={LOOK: "1"}))
-    assert "those of c.png;" in note and "other one" in note
+    assert f"those of {paths[2]};" in note and "other one" in note
 
 
 def test_a_look_is_named_by_path_or_name() -> None:

@@ -347,7 +347,7 @@ def run(avatar, motion, tmp_path, monkeypatch):
 def test_command_writes_a_pose(run, tmp_path, likeness, draw) -> None:
     code, output = run("-o", "a.ply", "--yaw", "30", "--expression", "jawOpen=0.5", "--scale", "2")
     assert code == 0, output
-    assert output.startswith("a.ply: 5,983 Gaussians, 0.4 MB")
+    assert output.startswith("a.ply: 5,983 Gaussians, 408 KB")
     columns, _ = read_ply((tmp_path / "a.ply").read_bytes())
     assert 0.25 < np.ptp(columns["y"]) / 2 < 0.7  # metres, after the scale of 2
 

@@ -115,6 +115,9 @@ def test_about_says_the_limits(client: httpx.Client) -> None:
 
 
 def test_the_page_and_the_viewer_come_from_here(client: httpx.Client) -> None:
+    for path in ("/", "/viewer/ff-avatar.js"):
+        head = client.head(path)
+        assert head.status_code == 200 and not head.content
     page = client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     if (PAGE / "index.html").is_file():

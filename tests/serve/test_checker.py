@@ -189,6 +189,12 @@ def test_motions_are_read_and_measured(tmp_path: Path) -> None:
         assert reason.startswith("walk.json is") and str(tmp_path) not in reason and reason.endswith(".")
 
 
+def test_motions_of_other_programs_are_told_how_to_become_ours(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"names": ["jawOpen"], "frames": [{"weights": [0.5]}], "fps": 30}')
+    reason = check_motion(CheckMotion(str(tmp_path / "x.json"), "face.json", 10.0)).reason
+    assert "of another program (arkit-json)" in reason and "`ffavatar motion face.json -o motion.json`" in reason
+
+
 def mapped(pid: int) -> int:
     """Most bytes of address space that a process has had."""
     found = re.search(r"VmPeak:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())

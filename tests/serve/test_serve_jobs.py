@@ -505,15 +505,6 @@ def test_a_worker_that_cannot_start_fails_jobs_and_not_the_server(folder: Path) 
         assert client.get("/healthz").json() == {"status": "ok"}
 
 
-def test_renaming(client: httpx.Client) -> None:
-    avatar = make_avatar(client)
-    answer = client.patch(f"/api/avatars/{avatar}", json={"name": "../../Bob\x00"})
-    assert answer.json()["name"] == "Bob"
-    assert client.patch(f"/api/avatars/{avatar}", json={"name": "\x01 "}).json()["name"] == "Bob"
-    problem(client.patch(f"/api/avatars/{avatar}", json={"name": 3}), 422)
-    problem(client.patch("/api/avatars/..%2F..%2Fjobs", json={"name": "x"}), 404)
-
-
 def test_a_full_disk_fails_the_job_in_one_sentence_and_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

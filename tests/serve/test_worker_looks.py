@@ -14,7 +14,7 @@ from ffavatar.drive.choose import MOST_VIEWS, Candidate
 from ffavatar.photo import PhotoReport
 from ffavatar.pipeline import LOOK
 from ffavatar.serve import worker
-from ffavatar.serve.messages import Done, Task
+from ffavatar.serve.messages import Done, Failed, Task
 from ffavatar.types import Views
 
 TOOLS = worker.Tools("cpu", None, None)  # type: ignore[arg-type]  # what would use them is replaced
@@ -101,3 +101,23 @@ def test_one_look_in_all_photos_is_told_where_one_was_asked_for(
     numbers, like, (note,) = work(monkeypatch, tmp_path, photos(3), 1)
     assert (numbers, like) == ([0, 1, 2], 1) and "seem to show the same hair and clothes" in note
     assert work(monkeypatch, tmp_path, photos(1), 0)[2] == ()  # nothing to choose from
+
+
+@pytest.mark.parametrize(("given", "used"), [(photos(4, stranger=2), [0, 1, 3]), (photos(1, stranger=0), None)])
+def test_an_avatar_is_personalized_by_photos_of_its_person(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: list[Candidate], used: list[int] | None
+) -> None:
+    refined: list[Views] = []
+    monkeypatch.setattr(worker, "_candidates", lambda task, desk: given)
+    monkeypatch.setattr(worker, "_identity_embedding", lambda device: embed)
+    monkeypatch.setattr("ffavatar.drive.likeness.avatar_embedding", lambda *_: torch.tensor([1.0, 0.0]))
+    monkeypatch.setattr(worker, "_refine", lambda avatar, views, *_: refined.append(views) or ("refined",))
+    small_avatar().save(tmp_path / "me.safetensors")
+    task = Task("j", "personalize", str(tmp_path), container=str(tmp_path / "me.safetensors"))
+    done = worker.perform(task, TOOLS, Quiet())
+    if used is None:
+        assert isinstance(done, Failed) and done.theirs and "avatar's person" in done.reason and not refined
+    else:
+        assert isinstance(done, Done) and done.notes[-1] == "refined"
+        assert done.notes[0] == "2.jpg: seems to be another person than the avatar (likeness 0.00)."
+        assert [round(value * 10) for value in refined[0].images[:, 0, 0, 0].tolist()] == used

@@ -114,9 +114,12 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, step
 
 def test_a_run_that_has_diverged_says_so(tmp_path):
     run = trainer(replace(RECIPES["avatar"], steps=1000), tmp_path, nan_step)
-    with pytest.raises(RuntimeError, match="diverged"):
+    with pytest.raises(InputError, match=r"diverged.*lower rate than 0.0005.*nothing was saved"):
         run.run()
     assert run.step == MOST_SKIPPED - 1
+    run.save()
+    with pytest.raises(InputError, match=r"checkpoint\.pt is as of step 49"):
+        run.advance()
 
 
 def test_several_examples_are_averaged(tmp_path):
@@ -197,6 +200,43 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         run.resume()
 
 
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ("recipe", "lacks 'recipe'"), ("model", "lacks 'model'"), ("mean", "lacks 'mean'"), ("step", "lacks 'step'"),
+        ("optimiser", "lacks 'optimiser'"), ("skipped", "lacks 'skipped'"),
+        (("model", "former.queries"), "lacks 'former.queries'"),
+        (("optimiser", "param_groups"), "lacks 'param_groups'"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_lacks_something_is_named(tmp_path, part, told):
+    run = trainer(RECIPES["avatar"], tmp_path)
+    run.save()
+    state = torch.load(run.checkpoint, weights_only=True)
+    if isinstance(part, str):
+        del state[part]
+    else:
+        del state[part[0]][part[1]]
+    torch.save(state, run.checkpoint)
+    with pytest.raises(InputError, match=told) as caught:
+        trainer(RECIPES["avatar"], tmp_path).resume()
+    assert str(run.checkpoint) in str(caught.value)
+
+
+def test_a_checkpoint_of_other_shapes_or_of_none_is_named(tmp_path):
+    run = trainer(RECIPES["avatar"], tmp_path)
+    run.save()
+    state = torch.load(run.checkpoint, weights_only=True)
+    for damaged in (
+        [1, 2],
+        torch.zeros(3),
+        {**state, "model": {**state["model"], "former.queries": torch.zeros(2, 7)}},
+    ):
+        torch.save(damaged, run.checkpoint)
+        with pytest.raises(InputError, match="cannot be read"):
+            trainer(RECIPES["avatar"], tmp_path).resume()
+
+
 def test_rates_warm_up_and_fall_along_a_cosine(tmp_path):
     run = trainer(replace(RECIPES["avatar"], steps=100, warmup=10, rate=1.0), tmp_path)
     found = []
@@ -214,6 +254,24 @@ def test_exported_weights_fit_the_model(tmp_path):
     state = state_from(tmp_path / "weights.safetensors")
     assert state.keys() == run.mean.keys()
     assert all(value.dtype == torch.float16 for value in state.values())
+
+
+def test_exports_of_the_same_weights_are_the_same_bytes_and_left_alone(tmp_path):
+    run, place = trainer(RECIPES["estimator"], tmp_path), tmp_path / "weights.safetensors"
+    exports = []
+    for _ in range(6):  # the library's order is another each time
+        run.export(place)
+        exports.append(place.read_bytes())
+        place.unlink()
+    assert len(set(exports)) == 1
+    run.export(place)
+    before = place.stat()
+    run.export(place)
+    after = place.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    run.advance()
+    run.export(place)
+    assert place.read_bytes() != exports[0]
 
 
 def test_saving_by_the_clock(tmp_path):

@@ -13,7 +13,7 @@ from ffavatar.model.config import PAPER, TINY
 from ffavatar.train.networks import parameter_groups, prepare_model, trainable_state
 from ffavatar.train.recipe import SMOKE
 from ffavatar.train.sources import Example, InMemory
-from ffavatar.train.stages import avatar_step
+from ffavatar.train.stages import avatar_step, estimator_step
 
 RECIPE = replace(SMOKE, level=0, learn="both", label_share=0.0)
 
@@ -75,6 +75,21 @@ def test_half_precision_stays_out_of_the_geometry(plain):
     name = "decoder.coarse.2.weight"  # what lies before it has no gradient yet: it starts at zero
     cosine = torch.cosine_similarity(found[name].flatten(), plain[1][name].flatten(), dim=0)
     assert 0.9 < float(cosine) < 1 - 1e-7  # it was at work
+
+
+def test_the_estimators_convolutions_are_half_in_its_own_stage():
+    recipe = replace(RECIPE, stage="estimator", people=1, views_per_person=2)
+    losses = {}
+    for precision, seen in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        model, kinds = made(replace(recipe, precision=precision)), []
+        model.estimator.outline.body[3].register_forward_hook(lambda m, i, o, kinds=kinds: kinds.append(o.dtype))
+        model.estimator.outline.out.register_forward_hook(lambda m, i, o, kinds=kinds: kinds.append(o.dtype))
+        outcome = estimator_step(InMemory([made_person(1)]), recipe)(model, Example.of(0, 0))
+        outcome.loss.backward()
+        assert kinds == [seen, torch.float32]
+        assert model.estimator.outline.body[0].weight.grad.dtype == torch.float32
+        losses[precision] = float(outcome.loss.detach())
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=2e-3)
 
 
 def test_blocks_of_the_papers_estimator_are_checkpointed_and_half():

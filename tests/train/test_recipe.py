@@ -6,9 +6,10 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from ffavatar.commands.training import TRAIN, parse_fields
+from ffavatar.commands.training import TRAIN
 from ffavatar.errors import InputError
 from ffavatar.model import create_model
+from ffavatar.train.options import parse_fields
 from ffavatar.train.recipe import (
     AVATAR,
     ESTIMATOR,
@@ -59,11 +60,24 @@ def test_stages_are_those_of_the_paper():
     [
         {"steps": 0}, {"weight_l1": -1.0}, {"label_share": 1.5}, {"learn": "all"}, {"precision": "float16"},
         {"batch": 0}, {"rate": float("nan")}, {"preset": "huge"}, {"stage": "third"}, {"critic": "resnet"},
+        {"clip": float("nan")}, {"clip": 0.0}, {"clip": -1.0}, {"clip": float("inf")}, {"seed": -1}, {"seed": 2**64},
+        {"level": -1}, {"level": 4}, {"queries": "foo"}, {"encoder": "foo"}, {"adversarial_from": -3}, {"size": 30},
+        {"ema": float("nan")},
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_named(change):
     with pytest.raises(InputError, match=next(iter(change))):
         replace(AVATAR, **change)
+
+
+def test_pictures_are_large_enough_for_their_losses():
+    """SSIM's window has 11 pixels, LPIPS on AlexNet needs 31, on VGG16 16; the estimator's stage draws none."""
+    bare = replace(AVATAR, weight_lpips=0.0)
+    assert replace(AVATAR, size=31).size == 31 and replace(AVATAR, size=16, perceptual="vgg").size == 16
+    assert replace(bare, size=11).size == 11 and replace(ESTIMATOR, size=4).size == 4
+    for recipe, size in ((AVATAR, 30), (bare, 10), (replace(bare, weight_adversarial=0.1), 30)):
+        with pytest.raises(InputError, match="--no-perceptual"):
+            replace(recipe, size=size)
 
 
 def test_conflicts_fail_early():
@@ -112,3 +126,5 @@ def test_any_field_can_be_set_from_the_command_line():
     for word in ("weight_lpips", "nothing=1", "stage=avatar", "targets=many", "fsdp=2"):
         with pytest.raises(InputError, match="--set"):
             parse_fields(AVATAR, [word])
+    with pytest.raises(InputError, match="use --preset tiny"):
+        parse_fields(AVATAR, ["preset=tiny"])

@@ -7,8 +7,10 @@ import pytest
 import torch
 from made_people import SHOTS, SIZE, made_sample, write_shards
 
-from ffavatar.data.shards import Provenance, ShardWriter
+from ffavatar.data.shards import Provenance, ShardWriter, reader
+from ffavatar.data.shards.format import decode
 from ffavatar.errors import InputError
+from ffavatar.train import samples
 from ffavatar.train.samples import load_people, outlines, person_of_sample
 from ffavatar.train.sources import Example, InMemory, Streamed
 
@@ -18,6 +20,17 @@ SEEDS = [1, 2, 3, 4, 5]
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("shards"), SEEDS, shard_bytes=1, shots=3)
+
+
+def test_only_the_first_people_are_read_and_one_after_the_other(shards, monkeypatch):
+    events = []
+    monkeypatch.setattr(reader, "decode", lambda data: events.append("read") or decode(data))
+    monkeypatch.setattr(samples, "person_of_sample", lambda sample: events.append("taken") or person_of_sample(sample))
+    people = load_people(shards, 2)
+    assert events == ["read", "taken"] * 2
+    everybody = [int(p.images.sum()) for p in load_people(shards)]
+    assert [int(p.images.sum()) for p in people] == everybody[:2] and len(everybody) == len(SEEDS)
+    assert len(events) == 2 * (2 + len(SEEDS))
 
 
 def seen_by(source, slot, steps, start=0):

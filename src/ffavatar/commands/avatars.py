@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ffavatar.commands.options import (
     LEVELS,
+    POINTS_HELP,
     AllowFlameOption,
     AvatarFile,
     BackgroundOption,
@@ -21,17 +22,22 @@ from ffavatar.commands.options import (
     RayOption,
     RollOption,
     WeightsOption,
-    WorkersOption,
     YawOption,
     face_choice,
 )
-from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix, parse_expressions
+from ffavatar.commands.parsing import (
+    file_size,
+    film_length,
+    load_avatar,
+    need_even,
+    need_suffix,
+    parse_expressions,
+    refuse_given,
+)
+from ffavatar.commands.people import IdentityOption, identity_check, print_choice
 from ffavatar.commands.progress import one_line, print_notes, progress
 from ffavatar.drive.background import parse_background
 from ffavatar.errors import InputError
-
-if TYPE_CHECKING:
-    from ffavatar.drive.choose import Choice
 
 
 def reconstruct(
@@ -46,66 +52,79 @@ def reconstruct(
         typer.Option(help="Many people at once: a folder with a subfolder of photos each, or a .csv or .jsonl list."),
     ] = None,
     face: FaceOption = None,
+    identity: IdentityOption = None,
     views: Annotated[int, typer.Option(min=1, max=16, help="At most so many views are used.")] = 6,
     size: Annotated[int, typer.Option(min=128, max=1024, help="Side of the head crops in pixels.")] = 512,
     look: Annotated[
         str | None,
         typer.Option(help="The photo (or `frame N` of a video) whose hair and clothes are taken where they differ."),
     ] = None,
-    points: Annotated[
-        Points, typer.Option(help="How fine: avatars of about 7,000, 27,000 or 150,000 Gaussians.")
-    ] = Points.k80,
+    points: Annotated[Points, typer.Option(help=POINTS_HELP)] = Points.k80,
     personalize: Annotated[
         bool,
         typer.Option("--personalize", help="Then fit it further to the same views, as `ffavatar personalize` does."),
     ] = False,
-    steps: Annotated[int, typer.Option(min=1, max=5000, help="With --personalize: at most so many steps.")] = 500,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=5000, help="With --personalize: at most so many steps (500).")
+    ] = None,
     weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
-    workers: WorkersOption = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --many: processes (1).")] = None,
     ray: RayOption = None,
     allow_flame: AllowFlameOption = False,
 ) -> None:
     """Make an avatar from a few photos of one person, or from a video, in one forward pass; or one of each of many."""
+    from ffavatar.files import check_output_file, refuse_overwriting
+
     if many is not None:
-        if photos or face is not None or look is not None:
-            raise InputError("--many takes its photos from the list; leave out PHOTO, --face and --look.")
+        if photos or face is not None or look is not None or identity is not None or allow_flame:
+            raise InputError(
+                "--many takes its photos from the list; leave out PHOTO, --face, --look, --identity and --allow-flame."
+            )
+        if personalize or steps is not None:
+            raise InputError(
+                "--many does not personalize; leave out --personalize and --steps, and run `ffavatar personalize` on "
+                "each avatar afterwards."
+            )
+        refuse_overwriting(output, many)
         from ffavatar.bulk import Plan, read_people
         from ffavatar.commands.bulk import run_many
         from ffavatar.jobs import Crew
 
         people = read_people(many)
-        run_many(people, output, Plan(views, size, LEVELS[points], weights), device.value, Crew(workers, ray))
+        run_many(people, output, Plan(views, size, LEVELS[points], weights), device.value, Crew(workers or 1, ray))
         return
+    refuse_given("is for --many", workers=workers, ray=ray)
+    if not personalize:
+        refuse_given("is for --personalize", steps=steps)
     if not photos:
         raise InputError("No photo was given; give photos, a folder of photos or a video, or a list with --many.")
-    from ffavatar.files import check_output_file
-
     need_suffix(output, (".safetensors",), "an avatar")
     check_output_file(output)
+    refuse_overwriting(output, *photos, weights)
     from ffavatar.api import choose_device, model_for
-    from ffavatar.drive.choose import choose_views, look_notes, view_named
-    from ffavatar.evaluate.identity import cached_embedding
+    from ffavatar.drive.choose import check_look, choose_views, look_notes, view_named
     from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import reconstruct as run
 
+    if look is not None:
+        check_look(look, photos)
     place = choose_device(device.value)
+    embed = identity_check(identity, place)
     with progress("looking at photos") as advance:
-        choice = choose_views(
-            photos, FrontEnd(place), size, face_choice(face), views, cached_embedding(place), advance, look
-        )
+        choice = choose_views(photos, FrontEnd(place), size, face_choice(face), views, embed, advance, look)
     model = model_for(str(weights) if weights else None, place)
-    _print_choice(choice)
+    print_choice(choice, identity)
     like = None if look is None else view_named(look, [photo.name for photo, kept in choice.rows if kept])
     avatar = run(model, choice.views.to(place), LEVELS[points], like)
     print_notes(look_notes(choice, avatar, like))
     avatar.save(output, allow_flame=allow_flame)  # before any personalization: what Ctrl-C leaves is then an avatar too
-    typer.echo(f"{output}: {len(avatar):,} Gaussians from {len(choice.views)} views, {megabytes(output)}")
+    typer.echo(f"{output}: {len(avatar):,} Gaussians from {len(choice.views)} views, {file_size(output)}")
     if personalize:
         from ffavatar.commands.personal import fit_and_save, perceptual_net
         from ffavatar.personal import PersonalRecipe
 
-        recipe = PersonalRecipe(steps=steps, size=256)
+        recipe = PersonalRecipe(steps=steps or 500, size=256)
         given = choice.views.to(place)
         fit_and_save(model, avatar, given, recipe, output, perceptual_net(None, place), allow_flame=allow_flame)
 
@@ -116,7 +135,7 @@ def render(
         Path, typer.Option("--output", "-o", help="Picture (.png, .jpg, .webp), or a film with --turntable.")
     ],
     turntable: Annotated[bool, typer.Option("--turntable", help="A film that turns the head once around.")] = False,
-    seconds: Annotated[float, typer.Option(min=0.5, max=120, help="Length of the turntable.")] = 6.0,
+    seconds: Annotated[float | None, typer.Option(min=0.5, max=120, help="Length of the turntable (6).")] = None,
     yaw: YawOption = 0,
     pitch: PitchOption = 0,
     roll: RollOption = 0,
@@ -129,11 +148,15 @@ def render(
     from ffavatar.drive.film import FilmStyle
     from ffavatar.drive.marks import save_still
     from ffavatar.drive.writer import check_film_output
+    from ffavatar.files import refuse_overwriting
 
     colour, alpha = parse_background(background)
+    refuse_overwriting(output, avatar)
     if turntable:
         check_film_output(output, alpha)
+        need_even(size, output)
     else:
+        refuse_given("is for --turntable", seconds=seconds)
         need_suffix(output, (".png", ".jpg", ".jpeg", ".webp"), "a picture")
     from ffavatar.api import choose_device
     from ffavatar.drive.film import render_uint8
@@ -144,11 +167,11 @@ def render(
     style = FilmStyle(size, colour, alpha)
     if not turntable:
         save_still(output, render_uint8(person, params, style, size)[0])
-        typer.echo(f"{output}: {size} x {size} px")
+        typer.echo(f"{output}: {size} x {size} px, {file_size(output)}")
         return
     with progress("turning") as advance:
-        report = write_turntable(person, params, output, style, seconds, advance)
-    typer.echo(f"{output}: {report.frames} frames")
+        report = write_turntable(person, params, output, style, seconds or 6.0, advance)
+    typer.echo(f"{output}: {film_length(report.frames, report.fps)}, {file_size(output)}")
 
 
 def estimate(
@@ -161,10 +184,11 @@ def estimate(
 ) -> None:
     """Read the motion of a face from a video into a motion file, which any avatar can play."""
     from ffavatar.drive.video import FrameReader
-    from ffavatar.files import check_output_file
+    from ffavatar.files import check_output_file, refuse_overwriting
 
     need_suffix(output, (".json", ".npz"), "a motion")
     check_output_file(output)
+    refuse_overwriting(output, video, avatar, weights)
     FrameReader(video)  # refuses what is no film before the networks are loaded
     from ffavatar.api import choose_device, model_for
     from ffavatar.drive.film import estimate_motion
@@ -218,31 +242,34 @@ def demo(
         typer.echo(line)
 
 
-def _print_choice(choice: Choice) -> None:
-    width = max(len(photo.name) for photo, _ in choice.rows)
-    for photo, kept in choice.rows:
-        seen = f"yaw {photo.report.yaw_deg:+4.0f}\u00b0  " if photo.report and photo.report.faces else ""
-        typer.echo(f"{'kept   ' if kept else 'refused'}  {photo.name:<{width}}  {seen}{one_line(photo.reason)}")
-    print_notes(choice.notes)
-    if len(choice.views) > 1 and not choice.identity_checked:
-        typer.echo("Whether all photos show the same person was not checked: the identity network is not in the cache.")
-
-
 def _about_avatar(file: Path) -> list[tuple[str, str]]:
     person = load_avatar(file, "cpu")
     head = person.rig.head
     names = ", ".join(head.expression_names[:4])
     rows = [
-        ("kind", f"avatar, {megabytes(file)}"),
+        ("kind", f"avatar, {file_size(file)}"),
         ("version", str(_container_version(file))),
         ("head", head.edition),
         ("licence of the head", head.licence),
         ("Gaussians", f"{len(person):,}"),
         ("shades", f"of {len(person.rig.shades)} views" if person.rig.shades else "none: its colours last"),
         ("identity", f"{len(person.identity)} coefficients"),
-        ("expressions", f"{len(head.expression_names)} ({names}, ...)"),
+        (
+            "expressions",
+            f"{len(head.expression_names)} ({names}, ...), and {len(head.arkit_pose)} turns of jaw and eyes",
+        ),
     ]
-    return rows + [(one_line(key), one_line(value)) for key, value in person.about.items()]
+    return rows + [_about_row(key, value) for key, value in person.about.items()]
+
+
+def _about_row(key: str, value: str) -> tuple[str, str]:
+    """A line of what an avatar says of itself."""
+    from ffavatar.pipeline import LOOK
+
+    if key == LOOK and value.replace(" ", "").isdecimal():
+        numbers = ", ".join(str(int(number) + 1) for number in value.split())
+        return "hair and clothes", f"of view {numbers}, counted from 1 in the order of the photos that were kept"
+    return one_line(key), one_line(value)
 
 
 def _container_version(file: Path) -> str:
@@ -257,7 +284,7 @@ def _about_motion(file: Path) -> list[tuple[str, str]]:
 
     motion, kind = read_motion(file), sniff(file)
     return [
-        ("kind", f"motion, {megabytes(file)}"),
+        ("kind", f"motion, {file_size(file)}"),
         ("layout", str(kind)),
         ("head", motion.head_edition),
         ("frames", f"{len(motion)} at {motion.fps:.5g} per second, {motion.seconds:.1f} s"),

@@ -20,7 +20,7 @@ from ffavatar.commands.options import (
     WeightsOption,
     face_choice,
 )
-from ffavatar.commands.parsing import load_avatar
+from ffavatar.commands.parsing import file_size, film_length, load_avatar, need_even, refuse_given
 from ffavatar.commands.progress import print_notes, progress
 from ffavatar.drive.background import parse_background
 from ffavatar.errors import InputError
@@ -62,10 +62,16 @@ class Layout(StrEnum):
     pixel3dmm = "pixel3dmm"
 
 
+ENDINGS = {  # of the layouts that are one file; ``Motion.save`` knows its own
+    Layout.arkit_json: (".json",),
+    Layout.live_link_csv: (".csv",),
+    Layout.flame_npz: (".npz",),
+    Layout.flame_json: (".json",),
+}
 FLAME_LAYOUTS = (Layout.vhap, Layout.flame_npz, Layout.flame_json)
 TorsoOption = Annotated[TorsoWay, typer.Option(help="Torso under the turning head: as driven, along, still, a third.")]
 HeadMotionOption = Annotated[HeadMotionWay, typer.Option("--head-motion", help="Keep, drop or scale head motion.")]
-HeadGainOption = Annotated[float, typer.Option(min=0, max=3, help="Factor of --head-motion scaled.")]
+HeadGainOption = Annotated[float | None, typer.Option(min=0, max=3, help="Factor of --head-motion scaled (0.5).")]
 RelativeOption = Annotated[
     bool, typer.Option("--relative", help="Count expressions from the driver's calm face: for another person's face.")
 ]
@@ -86,11 +92,13 @@ FpsOption = Annotated[float | None, typer.Option(min=0.1, max=1000, help="Frames
 
 
 def _options(
-    torso: TorsoWay, head_motion: HeadMotionWay, head_gain: float, relative: bool, gain: list[str] | None,
+    torso: TorsoWay, head_motion: HeadMotionWay, head_gain: float | None, relative: bool, gain: list[str] | None,
     smooth: bool = True, flame: Path | None = None, edition: str | None = None, fps: float | None = None,
 ) -> DriveOptions:  # fmt: skip
     from ffavatar.drive.options import DriveOptions
 
+    if head_motion is not HeadMotionWay.scaled:
+        refuse_given("is the factor of --head-motion scaled, which is not asked for", head_gain=head_gain)
     gains = {}
     for pair in gain or []:
         name, _equals, number = pair.partition("=")
@@ -99,7 +107,15 @@ def _options(
         except ValueError:
             raise InputError(f"{pair!r} is no gain; give GROUP=FACTOR, such as mouth=1.3.") from None
     return DriveOptions(
-        torso.value, head_motion.value, head_gain, relative, gains, smooth, flame=flame, edition=edition, fps=fps
+        torso.value,
+        head_motion.value,
+        0.5 if head_gain is None else head_gain,
+        relative,
+        gains,
+        smooth,
+        flame=flame,
+        edition=edition,
+        fps=fps,
     )
 
 
@@ -112,8 +128,10 @@ def animate(
     size: Annotated[
         int | None, typer.Option(min=64, max=4096, help="Side of the film in pixels (512); height with --full-frame.")
     ] = None,
-    background: BackgroundOption = "white",
-    alpha: Annotated[bool, typer.Option("--alpha", help="Transparent background (webm, mov, gif, PNGs).")] = False,
+    background: Annotated[
+        str | None, typer.Option(help="white (the default), black, grey, green, #rrggbb or transparent.")
+    ] = None,
+    alpha: Annotated[bool, typer.Option("--alpha", help="As --background transparent (webm, mov, gif, PNGs).")] = False,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="The driver on the left.")] = False,
     crop: Annotated[
         bool, typer.Option("--crop/--full-frame", help="A steady window around the head, or the driver's framing.")
@@ -121,7 +139,7 @@ def animate(
     face: FaceOption = None,
     torso: TorsoOption = TorsoWay.OWN,
     head_motion: HeadMotionOption = HeadMotionWay.on,
-    head_gain: HeadGainOption = 0.5,
+    head_gain: HeadGainOption = None,
     relative: RelativeOption = False,
     gain: GainOption = None,
     smooth: SmoothOption = True,
@@ -138,14 +156,25 @@ def animate(
     from ffavatar.drive.speech import is_speech
     from ffavatar.drive.video import FrameReader
     from ffavatar.drive.writer import check_film_output
+    from ffavatar.files import refuse_overwriting
 
     options = replace(
         _options(torso, head_motion, head_gain, relative, gain, smooth, flame, edition, fps), same_person=same_person
     )
-    colour, clear = parse_background(background)
+    colour, clear = parse_background(background or "white")
+    if alpha and not clear:
+        refuse_given("does not go with --alpha, which leaves the background clear", background=background)
     alpha = alpha or clear
     check_film_output(output, alpha)
+    need_even(size, output)
+    refuse_overwriting(output, avatar, driver, weights, flame)
     moving = is_motion(driver) or is_speech(driver)
+    if moving:
+        why = f"is for drivers that are films, and {driver} is {'sound' if is_speech(driver) else 'a motion'}"
+        refuse_given(why, face=face, same_person=same_person, weights=weights)
+    if not is_motion(driver):
+        why = f"is for motion files, and {driver} is {'sound' if moving else 'a film'}"
+        refuse_given(why, flame=flame, edition=edition, fps=fps)
     if not moving:
         FrameReader(driver)  # refuses what is no film before the networks are loaded
     from ffavatar.api import choose_device, model_for
@@ -160,7 +189,7 @@ def animate(
             options=options,
         )  # fmt: skip
     print_notes(report.notes)
-    typer.echo(f"{output}: {report.frames} frames")
+    typer.echo(f"{output}: {film_length(report.frames, report.fps)}, {file_size(output)}")
 
 
 def live(
@@ -173,7 +202,7 @@ def live(
     background: BackgroundOption = "white",
     torso: TorsoOption = TorsoWay.OWN,
     head_motion: HeadMotionOption = HeadMotionWay.on,
-    head_gain: HeadGainOption = 0.5,
+    head_gain: HeadGainOption = None,
     relative: RelativeOption = False,
     gain: GainOption = None,
     smooth: SmoothOption = True,
@@ -194,8 +223,11 @@ def live(
         raise InputError("A live picture has no transparency; choose a colour, such as --background green.")
     if output is not None:
         from ffavatar.drive.writer import check_film_output
+        from ffavatar.files import refuse_overwriting
 
         check_film_output(output, False)
+        need_even(size, output)
+        refuse_overwriting(output, avatar, source, weights)
     from ffavatar.api import choose_device, model_for
     from ffavatar.drive.live import LiveDriver, LiveReport, Recorder, camera_frames, file_frames, newest, run_live
     from ffavatar.drive.stream import PictureStream
@@ -236,7 +268,9 @@ def live(
 def motion(
     file: Annotated[Path, typer.Argument(help="Motion file or folder of any program.", metavar="MOTION")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File or folder to write.")],
-    layout: Annotated[Layout, typer.Option("--to", help="Layout to write.")] = Layout.ffavatar,
+    layout: Annotated[
+        Layout | None, typer.Option("--to", help="Layout to write: ffavatar, or live-link-csv where OUTPUT is a .csv.")
+    ] = None,
     flame: FlameOption = None,
     edition: EditionOption = None,
     fps: FpsOption = None,
@@ -248,7 +282,14 @@ def motion(
     """
 
     from ffavatar.drive.formats import read_motion, write_motion
+    from ffavatar.files import refuse_overwriting
 
+    if layout is None:
+        layout = Layout.live_link_csv if output.suffix.lower() == ".csv" else Layout.ffavatar
+    elif layout in ENDINGS and output.suffix.lower() not in ENDINGS[layout]:
+        endings = " or ".join(ENDINGS[layout])
+        raise InputError(f"{output}: the layout {layout.value} is written as {endings}; change the name's ending.")
+    refuse_overwriting(output, file, flame)
     # for other motions the edition is that of the FLAME file they go to
     of_track = edition if flame is None or layout not in FLAME_LAYOUTS else None
     found = read_motion(file, of_track, fps)

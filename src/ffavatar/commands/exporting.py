@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ffavatar.commands.options import AllowFlameOption, ExpressionOption, PitchOption, RollOption, YawOption
-from ffavatar.commands.parsing import load_avatar, megabytes, parse_expressions
-from ffavatar.commands.progress import print_unmatched
+from ffavatar.commands.options import (
+    AllowFlameOption,
+    ExpressionOption,
+    FlameOption,
+    PitchOption,
+    RollOption,
+    YawOption,
+)
+from ffavatar.commands.parsing import file_size, film_length, load_avatar, need_even, parse_expressions, refuse_given
+from ffavatar.commands.progress import print_notes, unmatched_note
 from ffavatar.drive.background import parse_background
+from ffavatar.errors import InputError
+
+if TYPE_CHECKING:
+    from ffavatar.avatar import Avatar
+    from ffavatar.drive.motion import Motion
 
 
 def export(
@@ -26,38 +38,78 @@ def export(
         ),
     ],
     motion: Annotated[
-        Path | None, typer.Option(help="Motion file (.json, .npz): for films, animated .glb, and with --frame.")
+        Path | None, typer.Option(help="Motion of any program: for films, animated .glb, and with --frame.")
     ] = None,
     frame: Annotated[
         int | None, typer.Option(help="The moment of the motion, counted from 0; negative from its end.")
     ] = None,
+    flame: FlameOption = None,
     yaw: YawOption = 0,
     pitch: PitchOption = 0,
     roll: RollOption = 0,
     expression: ExpressionOption = None,
     scale: Annotated[float, typer.Option(help="Units per metre in 3D files.")] = 1.0,
-    size: Annotated[int, typer.Option(min=64, max=4096, help="Side of pictures and films in pixels.")] = 512,
+    size: Annotated[
+        int | None, typer.Option(min=64, max=4096, help="Side of pictures and films in pixels (512).")
+    ] = None,
     background: Annotated[
-        str, typer.Option(help="Of pictures and films: white, black, grey, green, #rrggbb or transparent.")
-    ] = "white",
+        str | None,
+        typer.Option(help="Of pictures and films: white (the default), black, grey, green, #rrggbb or transparent."),
+    ] = None,
     allow_flame: AllowFlameOption = False,
 ) -> None:
     """Write an avatar for other programs: Gaussians, rigged GLB, mesh, film. Without a pose or motion it is at rest."""
     from ffavatar.drive.film import FilmStyle
-    from ffavatar.drive.motion import Motion
     from ffavatar.drive.pose import posed
-    from ffavatar.export.formats import check_export
+    from ffavatar.export.formats import check_export, format_of
     from ffavatar.export.formats import export as write
     from ffavatar.export.options import ExportOptions
+    from ffavatar.files import refuse_overwriting
 
-    colour, alpha = parse_background(background)
+    _check_options(output, scale=None if scale == 1 else scale, size=size, background=background)
+    refuse_overwriting(output, avatar, motion, flame)
+    if motion is None:
+        refuse_given("is for a --motion that is a FLAME track", flame=flame)
+    moves = format_of(output).film
+    if moves:
+        need_even(size, output)
+    colour, alpha = parse_background(background or "white")
     style = FilmStyle(size, colour, alpha)
     values = parse_expressions(expression or [])
     check_export(output, ExportOptions(style=style))
     person = load_avatar(avatar)
     pose = posed(person, (yaw, pitch, roll), values) if (yaw or pitch or roll or values) else None
-    track = Motion.load(motion) if motion is not None else None
+    track, notes = _motion_for(person, motion, flame) if motion is not None else (None, ())
     write(person, output, ExportOptions(pose, track, frame, scale, allow_flame, style))
-    typer.echo(f"{output}: {len(person):,} Gaussians, {megabytes(output)}")
-    if track is not None:
-        print_unmatched(track.unmatched(person.rig.head))
+    length = f"{film_length(len(track), track.fps)}, " if moves and track is not None else ""
+    typer.echo(f"{output}: {len(person):,} Gaussians, {length}{file_size(output)}")
+    print_notes(notes)
+
+
+def _check_options(output: Path, **given: object) -> None:
+    """Raises ``InputError`` for the options that the format would not heed, as the server does."""
+    from ffavatar.export.formats import ending_of
+    from ffavatar.export.rules import FOLDER, why_not
+
+    kind = ending_of(output).removeprefix(".") or FOLDER
+    for option in ("scale", "size", "background"):
+        if given[option] is not None and (why := why_not(kind, option)):
+            raise InputError(f"{output}: --{option}: {why}")
+
+
+def _motion_for(person: Avatar, path: Path, flame: Path | None) -> tuple[Motion, tuple[str, ...]]:
+    """Any program's motion for the avatar's head, and what could not be carried over."""
+    from ffavatar.drive.formats import read_motion
+    from ffavatar.drive.motion import Motion
+    from ffavatar.drive.options import DriveOptions
+    from ffavatar.drive.retarget import retarget
+
+    found, head = read_motion(path), person.rig.head
+    if not found.head_edition.startswith("flame"):
+        refuse_given(f"is for FLAME tracks, and {path} is none", flame=flame)
+    if found.head_edition == head.edition:
+        unknown = found.unmatched(head)
+        return found, (unmatched_note(unknown),) if unknown else ()
+    made = retarget(found, person.rig, DriveOptions(flame=flame))
+    whole = Motion(found.fps, made.params, head.edition, tuple(head.expression_names), found.source)
+    return whole, (*found.notes, *made.notes)

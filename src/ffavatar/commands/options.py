@@ -32,6 +32,11 @@ class Points(StrEnum):
 
 LEVELS = {Points.k5: 0, Points.k20: 1, Points.k80: 2}
 
+POINTS_HELP = (
+    "Points of the head's surface; finely split parts and hair come on top: "
+    "about 6-8k, 26-29k and 140-170k Gaussians in all."
+)
+
 AvatarFile = Annotated[Path, typer.Argument(help="Avatar file (.safetensors) made by `ffavatar reconstruct`.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")]
 FaceOption = Annotated[int | None, typer.Option(min=0, help="Which face, counted from 0, the largest.")]

@@ -36,10 +36,28 @@ def load_avatar(path: Path, device: str = "cpu") -> Avatar:
     return Avatar.load(path).to(device)
 
 
-def megabytes(path: Path) -> str:
+def file_size(path: Path) -> str:
     """The size of a file, or of the files in a folder, in words."""
-    files = path.iterdir() if path.is_dir() else [path]
-    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
+    count = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(count / 1e3, 1):.0f} KB"
+
+
+def film_length(frames: int, fps: float) -> str:
+    """How long a film is, in words."""
+    return f"{frames} frames, {frames / fps:.1f} s"
+
+
+def refuse_given(why: str, **options: object) -> None:
+    """Raises ``InputError`` for the first option that was given (is not None or False) though nothing would heed it."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise InputError(f"--{name.replace('_', '-')} {why}; leave it away.")
+
+
+def need_even(size: int | None, output: Path) -> None:
+    """Raises ``InputError`` for an odd side of a film: most codecs halve colours, and would make it a pixel larger."""
+    if size is not None and size % 2:
+        raise InputError(f"{output}: a film has even sides; give --size {size - 1} or {size + 1} instead of {size}.")
 
 
 def need_suffix(path: Path, suffixes: tuple[str, ...], what: str) -> None:

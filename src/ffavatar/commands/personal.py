@@ -17,7 +17,8 @@ from ffavatar.commands.options import (
     WeightsOption,
     face_choice,
 )
-from ffavatar.commands.parsing import load_avatar, megabytes, need_suffix
+from ffavatar.commands.parsing import file_size, load_avatar, need_suffix
+from ffavatar.commands.people import IdentityOption, identity_check, print_choice
 from ffavatar.commands.progress import print_notes, progress
 from ffavatar.errors import InputError
 
@@ -60,12 +61,13 @@ def personalize(
         Path | None, typer.Option(help="File to go on from after an interruption; removed at the end.")
     ] = None,
     face: FaceOption = None,
+    identity: IdentityOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
     allow_flame: AllowFlameOption = False,
 ) -> None:
     """Fit an avatar further to photos of its person, or to a video. Ctrl-C keeps what was reached (exit code 130)."""
-    from ffavatar.files import check_output_file
+    from ffavatar.files import check_output_file, refuse_overwriting
 
     need_suffix(output, (".safetensors",), "an avatar")
     check_output_file(output)
@@ -76,8 +78,12 @@ def personalize(
         check_output_file(checkpoint)
     if bool(photos) == (video is not None):
         raise InputError("Give either photos of the person, or a --video.")
+    for written in (output, report, checkpoint):
+        if written is not None:
+            refuse_overwriting(written, avatar, video, weights, *(photos or []))
     from ffavatar.api import choose_device, model_for
-    from ffavatar.drive.choose import choose_views
+    from ffavatar.drive.choose import StrangersError, choose_views
+    from ffavatar.drive.likeness import avatar_embedding
     from ffavatar.personal import PersonalRecipe
     from ffavatar.photo import FrontEnd
 
@@ -89,11 +95,18 @@ def personalize(
             f"{avatar} stands on the head {person.rig.head.edition}, the model reads {model.head.edition}; "
             "reconstruct the avatar with this model first."
         )
-    with progress("looking at photos") as advance:
-        choice = choose_views(
-            [video] if video else photos or [], FrontEnd(place), 512, face_choice(face), views, None, advance
-        )  # fmt: skip
-    print_notes(choice.notes)
+    eyes, embed = FrontEnd(place), identity_check(identity, place)
+    whose = avatar_embedding(person, eyes, embed) if embed is not None else None
+    try:
+        with progress("looking at photos") as advance:
+            choice = choose_views(
+                [video] if video else photos or [], eyes, 512, face_choice(face), views, embed, advance, avatar=whose
+            )  # fmt: skip
+    except StrangersError as error:
+        raise InputError(f"{error} Where you are sure that they are, --no-identity leaves this check out.") from None
+    print_choice(choice, identity, fewest=1)
+    if embed is not None and whose is None:
+        print_notes([f"{avatar}: its picture shows no face that could be compared with the photos."])
     given = choice.views.to(place)
     recipe = PersonalRecipe(steps=steps, size=size, seed=seed, guard=guard)
     net = perceptual_net(perceptual, place)
@@ -124,7 +137,7 @@ def fit_and_save(
     else:
         for line in _outcome(model, person, made, given, recipe.size, report, perceptual):
             typer.echo(line)
-    typer.echo(f"{output}: {made.steps} steps over {len(given)} views in {seconds:.0f} s{preview}, {megabytes(output)}")
+    typer.echo(f"{output}: {made.steps} steps over {len(given)} views in {seconds:.0f} s{preview}, {file_size(output)}")
     if not made.finished:
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -177,7 +190,7 @@ def _outcome(
         decibels, similar = float(psnr(images, goal, mask).mean()), float(ssim(images, goal, mask).mean())
         unlike = "" if perceptual is None else f"  LPIPS {_unlikeness(perceptual, images, goal):.3f}"
         lines.append(f"{name:<15} PSNR {decibels:5.2f} dB  SSIM {similar:.3f}{unlike}  (the given photos)")
-        rows.append((f"{name}\n{decibels:.2f} dB", images.cpu()))
+        rows.append((sheet_label(name, decibels), images.cpu()))
     if made.checks:
         first, last = made.checks[0], [check for check in made.checks if check.step <= made.steps][-1]
         lines.append(
@@ -187,6 +200,12 @@ def _outcome(
         contact_sheet(report, rows, "Personalization")
         lines.append(f"{report}: photos, before and after")
     return lines
+
+
+def sheet_label(name: str, decibels: float) -> str:
+    """A row's label in lines of its own: the sheet would break long ones inside a word."""
+    broken = name.replace(", ", ",\n")
+    return f"{broken}\n{decibels:.2f} dB"
 
 
 def _unlikeness(net: LPIPS, images: Tensor, goal: Tensor) -> float:

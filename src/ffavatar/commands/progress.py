@@ -42,8 +42,6 @@ def print_notes(notes: Sequence[str]) -> None:
         typer.echo(f"ffavatar: {one_line(note)}", err=True)
 
 
-def print_unmatched(names: Sequence[str]) -> None:
-    """Says which expressions of a motion a head does not have, if there are such."""
-    if names:
-        shown = ", ".join(names[:3])
-        print_notes([f"{len(names)} expressions of the motion are unknown to this head, such as {shown}."])
+def unmatched_note(names: Sequence[str]) -> str:
+    """Says which expressions of a motion a head does not have."""
+    return f"{len(names)} expressions of the motion are unknown to this head, such as {', '.join(names[:3])}."

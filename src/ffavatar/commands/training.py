@@ -1,19 +1,19 @@
-"""``ffavatar train``: the stages of training, each a recipe of ``ffavatar.train.recipe``."""
+"""``ffavatar train``: the stages of training, each a recipe of ``ffavatar.train.recipe``.
+
+``python -m ffavatar.train`` has the same options; a test compares the two.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ffavatar.commands.options import Device, DeviceOption
 from ffavatar.errors import InputError
-
-if TYPE_CHECKING:
-    from ffavatar.train.recipe import Recipe
 
 
 class Preset(StrEnum):
@@ -25,7 +25,9 @@ class Preset(StrEnum):
 
 
 DataOption = Annotated[Path, typer.Option(help="Folder of shards (`ffavatar prepare`) or of person_SEED.npz.")]
-OutOption = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run: checkpoint, log, weights.")]
+OutOption = Annotated[
+    Path, typer.Option("--output", "--out", "-o", help="Folder of the run: checkpoint, log, weights.")
+]
 StartOption = Annotated[Path | None, typer.Option("--weights", help="Weights to start from, as far as they fit.")]
 PresetOption = Annotated[Preset, typer.Option(help="Size of the model.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Steps instead of the recipe's.")]
@@ -64,22 +66,16 @@ def _stage(name: str, text: str) -> Callable[..., None]:
         pictures_every: PicturesOption = 0,
         tensorboard: BoardOption = False,
     ) -> None:
-        from dataclasses import replace
-
         import torch
 
         from ffavatar.train.loop import Pace
-        from ffavatar.train.recipe import recipe_for
+        from ffavatar.train.options import chosen_recipe
         from ffavatar.train.run import train
 
         if device is Device.mps:
             raise InputError("Training knows no mps device; use --device cpu or cuda.")
-        recipe = recipe_for(name, preset.value)
         given = {"steps": steps, "seed": seed, "batch": batch, "stream": stream}
-        changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
-        if not perceptual:
-            changes |= {"weight_lpips": 0.0, "weight_adversarial": 0.0}
-        recipe = replace(recipe, **changes | parse_fields(recipe, fields or []))
+        recipe = chosen_recipe(name, preset.value, given, perceptual, fields or [])
         if threads is not None:
             torch.set_num_threads(threads)
         pace = Pace(save_every_s, pictures_every=pictures_every, tensorboard=tensorboard)
@@ -89,34 +85,6 @@ def _stage(name: str, text: str) -> Callable[..., None]:
     command.__name__ = name
     command.__doc__ = text
     return command
-
-
-def parse_fields(recipe: Recipe, words: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` of any field of the recipe, read by the type that it has there.
-
-    Raises ``InputError`` for an unknown name or a value of another type.
-    """
-    from dataclasses import asdict
-
-    known = asdict(recipe)
-    found: dict[str, Any] = {}
-    switches = {"true": True, "false": False}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or name not in known or name == "stage":
-            raise InputError(f"--set {word} names no field of the recipe; see `ffavatar.train.recipe.Recipe`.")
-        kind = type(known[name])
-        try:
-            if kind is bool:
-                found[name] = switches[text.lower()]
-            elif kind in (int, float):
-                found[name] = kind(text)
-            else:  # words; those that are None by default too
-                found[name] = None if text.lower() == "none" else text
-        except (ValueError, KeyError):
-            wanted = "true or false" if kind is bool else f"a number ({kind.__name__})"
-            raise InputError(f"--set {word}: {name} is {wanted}; change the value.") from None
-    return found
 
 
 TRAIN: tuple[Callable[..., None], ...] = (

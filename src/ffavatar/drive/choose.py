@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 MOST_VIEWS = 6  # more hardly add to an avatar, and each costs time and memory
 VIDEO_SAMPLES = 48  # frames of a film that are looked at
 SAME_PERSON = 0.35  # cosine of identity embeddings below which a photo is taken for another person's
+SAME_AS_AVATAR = 0.28  # the same to an avatar's picture, which is less like its person than photos are
+SURELY_SAME = 0.45  # below it a photo is used, but remarked on; docs/photo.md has the figures
+
+
+class StrangersError(InputError):
+    """No photo shows the person of the avatar that they were given for."""
+
 
 Progress = Callable[[int, int | None], None]
 Embed = Callable[[Views], Tensor]  # identity embeddings (S, D), normalised
@@ -76,16 +84,19 @@ def choose_views(
     embed: Embed | None = None,
     progress: Progress | None = None,
     must: str | Path | None = None,
+    avatar: Tensor | None = None,
 ) -> Choice:
     """Look at photos, folders of photos or one video, and take up to ``most`` views.
 
     Photos are all taken if there are no more than ``most``; otherwise, and from a video, those that are sharp and far
     apart in direction, and in any case the one that ``must`` names, if it can be used. With ``embed``, photos unlike
-    the majority are refused as another person's. Raises ``InputError`` where nothing can be used, with the first
-    photo's reason.
+    the majority are refused as another person's, and first those unlike the ``avatar`` (its embedding, of length 1), if
+    they are for one that exists. A photo that is given twice counts once. Raises ``InputError`` where nothing can be
+    used, with the first photo's reason.
     """
-    sources = _sources(inputs)
-    candidates, notes = _look_at(sources, front_end, size, face, progress)
+    sources, notes = _sources(inputs)
+    candidates, more = _look_at(sources, front_end, size, face, progress)
+    notes += more
     if not any(c.usable for c in candidates):
         film = sources.path if isinstance(sources, FrameReader) else None
         raise InputError(_nothing_usable(candidates, film))
@@ -94,7 +105,7 @@ def choose_views(
         usable = [i for i, c in enumerate(candidates) if c.usable]
         with contextlib.suppress(InputError):
             number = usable[view_named(must, [candidates[i].name for i in usable])]
-    return choose_among(candidates, most, embed, tuple(notes), number)
+    return choose_among(candidates, most, embed, tuple(notes), number, avatar)
 
 
 def choose_among(
@@ -103,14 +114,20 @@ def choose_among(
     embed: Embed | None = None,
     notes: tuple[str, ...] = (),
     must: int | None = None,
+    avatar: Tensor | None = None,
 ) -> Choice:
     """The second half of ``choose_views``: which of the photos that were looked at to take. At least one is usable.
 
     ``must``: number of the candidate that is taken before others, unless it cannot be used or is a stranger's.
+
+    Raises:
+        StrangersError: all are unlike the ``avatar``.
     """
+    doubts: dict[int, list[str]] = {}
     if embed is not None:
-        candidates = _refuse_strangers(candidates, embed)
+        candidates, doubts = _refuse_strangers(candidates, embed, avatar)
     kept = _spread(candidates, most, must)
+    notes += tuple(doubt for i in sorted(kept) for doubt in doubts.get(i, ()))
     rows = tuple((_explained(c, i in kept, most), i in kept) for i, c in enumerate(candidates))
     views = Views.cat([c.views for c, taken in rows if taken and c.views is not None])
     return Choice(views, rows, embed is not None, notes)
@@ -121,7 +138,7 @@ def look_notes(choice: Choice, avatar: Avatar, like: int | None = None) -> tuple
 
     ``like``: number of the view whose look was asked for; where they show no different ones, that is said.
     """
-    names = [Path(photo.name).name for photo, kept in choice.rows if kept]
+    names = [photo.name for photo, kept in choice.rows if kept]
     if LOOK not in avatar.about:
         if like is None or len(names) < 2:
             return ()
@@ -134,7 +151,18 @@ def look_notes(choice: Choice, avatar: Avatar, like: int | None = None) -> tuple
     return (f"Hair and clothes are those of {', '.join(taken)}; of the other {others} only the face is used.",)
 
 
-def view_named(photo: str | Path, names: Sequence[str]) -> int:
+def check_look(look: str | Path, inputs: Sequence[str | Path]) -> None:
+    """Whether ``look`` names one of the photos that are given, asked before they are looked at.
+
+    Raises:
+        InputError: it does not. The frames of a video have their names only later: any is taken.
+    """
+    sources, _ = _sources(inputs)
+    if not isinstance(sources, FrameReader):
+        view_named(look, [str(path) for path in sources], "the photos given")
+
+
+def view_named(photo: str | Path, names: Sequence[str], which: str = "the photos that can be used") -> int:
     """Number of the view made from a photo, by its name or path among those of all views.
 
     Raises:
@@ -144,28 +172,43 @@ def view_named(photo: str | Path, names: Sequence[str]) -> int:
         i for i, name in enumerate(names) if Path(photo).name == Path(name).name
     ]
     if len(found) != 1:
-        what = "none of the photos that can be used" if not found else f"{len(found)} of the photos"
+        what = f"none of {which}" if not found else f"{len(found)} of {which}"
         raise InputError(f"The look {photo} is {what}; name one of: {', '.join(names)}.")
     return found[0]
 
 
-def _sources(inputs: Sequence[str | Path]) -> list[Path] | FrameReader:
-    """Photo files, or a reader for the one video."""
+def _sources(inputs: Sequence[str | Path]) -> tuple[list[Path] | FrameReader, list[str]]:
+    """Photo files, or a reader for the one video; and remarks."""
     if not inputs:
         raise InputError("No photo was given; give at least one photo, a folder of photos, or a video.")
-    paths = [existing_input(path) for path in inputs]
+    paths = [_given(path) for path in inputs]
     videos = [p for p in paths if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES and p.suffix.lower() != ".gif"]
     if videos and len(paths) > 1:
         raise InputError(f"{videos[0]} is a video; give it alone, or give photos only.")
     if videos:
-        return FrameReader(videos[0])
-    photos: list[Path] = []
+        return FrameReader(videos[0]), []
+    photos: dict[Path, Path] = {}  # by what they are when links are followed
+    notes: list[str] = []
     for path in paths:
         found = list_pictures(path) if path.is_dir() else [path]
         if not found:
             raise InputError(f"{path} holds no photos; give a folder with jpg, png or webp files.")
-        photos += found
-    return photos
+        for photo in found:
+            if (first := photos.setdefault(photo.resolve(), photo)) is not photo:
+                same = "" if first == photo else f", also as {first}"
+                notes.append(f"{photo} was given more than once{same}: it counts once.")
+    return list(photos.values()), notes
+
+
+def _given(path: str | Path) -> Path:
+    """As ``existing_input``, but an empty photo is refused later, with its reason, as one in a folder is."""
+    try:
+        return existing_input(path)
+    except InputError:
+        place = Path(path).expanduser()
+        if os.path.isfile(place) and os.path.getsize(place) == 0 and place.suffix.lower() not in VIDEO_SUFFIXES:
+            return place
+        raise
 
 
 def _look_at(
@@ -207,22 +250,49 @@ def _nothing_usable(candidates: list[Candidate], film: Path | None) -> str:
     return f"None of the {len(candidates)} photos can be used; the first: {reason}"
 
 
-def _refuse_strangers(candidates: list[Candidate], embed: Embed) -> list[Candidate]:
-    """Compare each photo with the one that is most like all others."""
+def _refuse_strangers(
+    candidates: list[Candidate], embed: Embed, avatar: Tensor | None
+) -> tuple[list[Candidate], dict[int, list[str]]]:
+    """Compare each photo with the avatar, if there is one, and then with the photo that is most like all others.
+
+    A photo is as like the avatar as the best of the photos that surely show its person: one of another light or age
+    alone may be little like it. Returns the candidates, strangers refused, and sentences by number for those that are
+    not surely the same person.
+    """
     usable = [i for i, c in enumerate(candidates) if c.usable]
-    if len(usable) < 2:
-        return candidates
+    if len(usable) < 2 and avatar is None:
+        return candidates, {}
     faces = embed(Views.cat([views for c in candidates if (views := c.views) is not None]))
-    cosines = faces @ faces.T
-    centre = int(cosines.median(0).values.argmax())
-    checked = list(candidates)
-    for row, index in enumerate(usable):
-        likeness = float(cosines[centre, row])
-        if likeness < SAME_PERSON:
-            other = candidates[usable[centre]].name
-            reason = f"seems to be another person than in {other} (likeness {likeness:.2f})"
-            checked[index] = replace(candidates[index], views=None, reason=reason)
-    return checked
+    checked, doubts = list(candidates), dict[int, list[str]]()
+    rows = list(range(len(usable)))
+
+    def compare(cosines: Tensor, least: float, other: str, where: str = "") -> list[int]:
+        """The rows that stay."""
+        for row in rows:
+            index, likeness = usable[row], float(cosines[row])
+            if likeness < least:
+                reason = f"seems to be another person than {where}{other} (likeness {likeness:.2f})"
+                checked[index] = replace(candidates[index], views=None, reason=reason)
+            elif likeness < SURELY_SAME:
+                name = candidates[index].name
+                doubt = f"{name}: likeness {likeness:.2f} to {other}: check that it is the same person."
+                doubts.setdefault(index, []).append(doubt)
+        return [row for row in rows if checked[usable[row]].usable]
+
+    if avatar is not None:
+        cosines = (faces @ avatar.to(faces)).expand(len(faces), -1)
+        cosines = cosines.where(faces @ faces.T >= SURELY_SAME, -1.0).amax(1)
+        rows = compare(cosines, SAME_AS_AVATAR, "the avatar")
+        if not rows:
+            raise StrangersError(
+                f"None of the photos that can be used seems to show the avatar's person (likeness "
+                f"{float(cosines.max()):.2f} at most); give photos of the person that the avatar was made from."
+            )
+    if len(rows) > 1:
+        among = faces[rows] @ faces[rows].T
+        centre = rows[int(among.median(0).values.argmax())]
+        compare(faces @ faces[centre], SAME_PERSON, candidates[usable[centre]].name, "in ")
+    return checked, doubts
 
 
 def _spread(candidates: list[Candidate], most: int, must: int | None = None) -> set[int]:

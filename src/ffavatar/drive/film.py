@@ -60,6 +60,7 @@ class FilmReport:
     between the poses around them; ``notes`` are sentences for the user."""
 
     frames: int = 0
+    fps: float = 0.0  # of the film; 0 before it is written
     held: int = 0
     bridged: int = 0
     notes: list[str] = field(default_factory=list)
@@ -268,7 +269,8 @@ def film_motion(
     A motion has no pictures: no full frame, nothing beside.
     """
     if style.side_by_side or style.full_frame:
-        raise InputError("A motion file holds no pictures: leave --side-by-side and --full-frame away.")
+        what = "A motion file" if sound is None else f"{sound} is sound, which"
+        raise InputError(f"{what} holds no pictures: leave --side-by-side and --full-frame away.")
     check_film_output(out, style.alpha)
     head = avatar.rig.head
     made = retarget(motion, avatar.rig, options)
@@ -380,7 +382,7 @@ def write_film(
             while item is not None:
                 for _ in range(item[1]):
                     film.write(item[0])
-                report.frames = film.frames
+                report.frames, report.fps = film.frames, float(fps)
                 if progress is not None:
                     progress(film.frames, count)
                 item = next(stream, None)

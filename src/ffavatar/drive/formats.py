@@ -33,7 +33,8 @@ _HEAD_BYTES = 4096
 def sniff(path: str | Path) -> Kind | None:
     """What a file or folder is, by its content; None where it is no motion that is known (it may be a film).
 
-    Raises ``InputError`` where the path is not readable. A file that only looks like one is refused by its reader.
+    Raises ``InputError`` where the path is not readable, or an avatar. A file that only looks like one is refused by
+    its reader.
     """
     place = existing_input(path)
     if place.is_dir():
@@ -43,6 +44,10 @@ def sniff(path: str | Path) -> Kind | None:
             start = file.read(_HEAD_BYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+    if re.match(rb'[\0-\xff]{4}\0{4}\{ *"', start):  # the length of a header, and the header
+        raise InputError(
+            f"{path} is an avatar or weights (.safetensors), and moves nothing; give a film, a motion or speech."
+        )
     if start.startswith(b"PK"):
         return _sniff_zip(place)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -41,7 +41,7 @@ def posed(
         elif name in head.arkit_pose:
             joints[0] += value * head.arkit_pose[name].to(joints)
         else:
-            raise InputError(_unknown(name, [*head.expression_names, *head.arkit_pose]))
+            raise InputError(_unknown(name, head.expression_names, tuple(head.arkit_pose)))
     yaw, pitch, roll = (math.radians(angle) for angle in turn_deg)
     joints[0, 0] = _turned(yaw, pitch, roll).to(joints)
     root, neck, jaw, eye_left, eye_right = joints.unbind(1)
@@ -54,11 +54,15 @@ def _turned(yaw: float, pitch: float, roll: float) -> torch.Tensor:
     return quat_to_axis_angle(quat_multiply(turns[0], quat_multiply(turns[1], turns[2])))
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(name: str, expressions: tuple[str, ...], turns: tuple[str, ...]) -> str:
     import difflib
 
+    known = [*expressions, *turns]
     near = difflib.get_close_matches(name, known, 3, 0.4) or known[:3]
-    return f"{name!r} is no expression of this head; there are {len(known)}, such as {', '.join(near)}."
+    return (
+        f"{name!r} is no expression of this head; there are {len(expressions)}, and {len(turns)} turns "
+        f"of jaw and eyes, such as {', '.join(near)}."
+    )
 
 
 def write_turntable(

@@ -58,6 +58,11 @@ def existing_input(path: str | Path) -> Path:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
+        if address := re.match(r"(?i)([a-z][a-z0-9+.-]+):/+(?=.)", str(path)):  # paths lose one of the two slashes
+            where = f"{address[1]}://{str(path)[address.end() :]}"
+            raise InputError(
+                f"{where} is an address, which is not read; download it first, and give the file."
+            ) from None
         raise InputError(f"{path} does not exist; check the name.") from None
     except (OSError, ValueError) as error:  # no permission, link loops, names too long; null bytes
         reason = getattr(error, "strerror", None) or str(error)

@@ -58,13 +58,18 @@ FORMATS: dict[str, Format] = {
 
 def format_of(path: str | Path) -> Format:
     """The format that a file name asks for. Raises ``InputError`` with the known endings for any other."""
+    return FORMATS[ending_of(path)]
+
+
+def ending_of(path: str | Path) -> str:
+    """The key of ``FORMATS`` that a file name asks for. Raises as ``format_of``."""
     path = Path(path)
     name = path.name.lower()
-    for suffix, made in FORMATS.items():
+    for suffix in FORMATS:
         if suffix and name.endswith(suffix) and name != suffix:
-            return made
+            return suffix
     if is_folder_output(path) and path.name:
-        return FORMATS[""]
+        return ""
     known = ", ".join(suffix for suffix in FORMATS if suffix)
     raise InputError(f"{path}: avatars are exported as {known}, or PNG files to a folder; change the name's ending.")
 

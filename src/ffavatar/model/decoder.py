@@ -141,6 +141,9 @@ class _Splats:
 
 def _sample(maps: Tensor, uv: Tensor) -> Tensor:
     """Bilinear samples of maps (S, C, H, W) at crop positions (S, N, 2) in [0, 1] -> (S, N, C)."""
+    if torch.is_grad_enabled() and (lost := uv.isnan().any(-1, keepdim=True)).any():
+        # torch's backward pass on CPUs dies of such positions (pytorch #24823); what they read is no number either
+        return _sample(maps, uv.masked_fill(lost, 0)).masked_fill(lost, torch.nan)
     grid = (uv * 2 - 1)[:, :, None]
     return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
 

@@ -154,9 +154,15 @@ def check_film(asked: CheckFilm) -> FilmVerdict:
 
 def check_motion(asked: CheckMotion) -> MotionVerdict:
     """Read a motion file, and compare its length with the limit."""
+    from ffavatar.drive.formats import sniff
     from ffavatar.drive.motion import Motion
 
     try:
+        if (kind := sniff(asked.path)) not in (None, "ffavatar"):
+            return MotionVerdict(
+                f"{asked.name} is a motion of another program ({kind}): convert it with `ffavatar motion {asked.name} "
+                "-o motion.json`, and send that."
+            )
         motion = Motion.load(asked.path)
     except InputError as error:
         return MotionVerdict(str(error).replace(asked.path, asked.name))

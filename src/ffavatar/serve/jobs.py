@@ -16,7 +16,7 @@ from ffavatar.serve.child import Child
 from ffavatar.serve.messages import AvatarMade, Cancel, Cancelled, Done, Failed, Message, Ready, Stage
 from ffavatar.serve.metrics import Metrics
 from ffavatar.serve.problems import Problem, busy, unknown
-from ffavatar.serve.records import Job, JobRequest, Kind, ReconstructRequest, State, clean_name, now
+from ffavatar.serve.records import Job, JobRequest, Kind, ReconstructRequest, State, now, shown_name
 from ffavatar.serve.settings import Settings
 from ffavatar.serve.store import JobEntry, Store, check_space, new_id
 from ffavatar.serve.tasks import BASE_FILE, check_request, note_refinement, same_request, task_of
@@ -393,7 +393,7 @@ class Jobs:
             avatar = self._store.refine_avatar(name, made)
         elif entry.kind == "reconstruct":
             given = entry.request.get("name") or ""
-            avatar = self._store.add_avatar(name, clean_name(given, f"Avatar {entry.created[:10]}"), made)
+            avatar = self._store.add_avatar(name, shown_name(given) or f"Avatar {entry.created[:10]}", made)
             if entry.request.get("personalize"):
                 self._store.borrow(name, self._store.job_folder(entry.id) / BASE_FILE)
         else:

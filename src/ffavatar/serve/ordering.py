@@ -6,13 +6,13 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from ffavatar.drive.background import parse_background
 from ffavatar.errors import InputError
+from ffavatar.export.rules import why_not
 from ffavatar.serve.problems import Problem
 from ffavatar.serve.records import Between, DriveRequest, ExportFormat, ExportRequest, JobRequest
 
 MOMENTS: tuple[ExportFormat, ...] = ("ply", "spz", "splat", "obj", "usda", "png", "jpg")
 WHOLE: tuple[ExportFormat, ...] = ("html", "zip")
 FILMS: tuple[ExportFormat, ...] = ("mp4", "mov", "webm", "gif")
-PICTURES: tuple[ExportFormat, ...] = ("png", "jpg", "webp", *FILMS)
 CLEAR: tuple[ExportFormat, ...] = ("png", "webp", "mov", "webm", "gif", "html")  # hold transparency
 FILM_SIDE = 1024  # px, at most: a film has thousands of frames
 _MOST_EXPRESSIONS = 200
@@ -58,15 +58,15 @@ def check_export(request: ExportRequest) -> None:
         raise Problem(422, f"format: {kind} holds a whole motion; leave {_POSE} and frame away, or take png.")
     if kind in FILMS and request.motion is None:
         raise Problem(422, f"motion: {kind} is a film, which needs one; upload it, or drive the avatar with a film.")
-    if request.scale != 1 and kind in (*PICTURES, *WHOLE):
-        raise Problem(422, f"scale: {kind} has none; leave it away.")
+    if request.scale != 1 and (why := why_not(kind, "scale")):
+        raise Problem(422, f"scale: {why}")
     _check_look(request, kind)
 
 
 def _check_look(request: ExportRequest, kind: ExportFormat) -> None:
     size, background = request.size, request.background.lower()
-    if size is not None and kind not in PICTURES:
-        raise Problem(422, f"size: {kind} is no picture; leave it away.")
+    if size is not None and (why := why_not(kind, "size")):
+        raise Problem(422, f"size: {why}")
     moves = kind in FILMS or (kind == "webp" and request.motion is not None and request.frame is None)
     if size is not None and moves and size > FILM_SIDE:
         raise Problem(422, f"size: films have at most {FILM_SIDE} pixels a side; give less.")
@@ -74,8 +74,8 @@ def _check_look(request: ExportRequest, kind: ExportFormat) -> None:
         _, clear = parse_background(background)
     except InputError as error:
         raise Problem(422, f"background: {error}") from None
-    if background != "white" and kind not in (*PICTURES, "html"):
-        raise Problem(422, f"background: {kind} has none; leave it away.")
+    if background != "white" and (why := why_not(kind, "background")):
+        raise Problem(422, f"background: {why}")
     if clear and kind not in CLEAR:
         raise Problem(422, f"background: {kind} cannot hold transparency; take {', '.join(CLEAR)} or a colour.")
 

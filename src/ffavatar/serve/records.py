@@ -39,10 +39,21 @@ def now() -> str:
 
 
 def clean_name(text: str, instead: str) -> str:
-    """A name that a user gave, for showing: one line, no control characters, no folders. Never used as a path."""
-    last = text.replace("\\", "/").rsplit("/", 1)[-1]
-    shown = " ".join("".join(c if c.isprintable() else " " for c in last).split())[:LONGEST_NAME]
-    return shown or instead
+    """The name of a file that was sent, for showing: as ``shown_name``, without its folders. Never used as a path."""
+    return shown_name(text.replace("\\", "/").rsplit("/", 1)[-1]) or instead
+
+
+def shown_name(text: str) -> str:
+    """A name that a user gave, as it is shown: one line, no control characters; empty where nothing is left.
+
+    Any other character stays, also slashes and what HTML means something by: whoever shows it, escapes it.
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LONGEST_NAME].strip()
+
+
+def title_of(name: str) -> str:
+    """A name that a user gave as part of a file's name, on any system."""
+    return "".join("-" if c in '/\\:*?"<>|' else c for c in shown_name(name)).strip(" .") or "avatar"
 
 
 @dataclass

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ffavatar.serve.guard import COOKIE, session_secret
 from ffavatar.serve.parts import Parts
 from ffavatar.serve.problems import Problem, unknown
-from ffavatar.serve.records import About, AboutLimits, Avatar, AvatarChange, Avatars, clean_name
+from ffavatar.serve.records import About, AboutLimits, Avatar, AvatarChange, Avatars
+from ffavatar.serve.tasks import checked_name
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -84,8 +85,8 @@ def add_file_routes(app: "FastAPI", parts: Parts) -> None:
     @app.patch("/api/avatars/{id}", tags=["avatars"])
     async def rename_avatar(id: str, change: AvatarChange) -> Avatar:
         """Give an avatar another name."""
-        name = view(id).name
-        store.rename_avatar(id, clean_name(change.name, name))
+        view(id)
+        store.rename_avatar(id, checked_name(change.name))
         return view(id)
 
     @app.delete("/api/avatars/{id}", tags=["avatars"], status_code=204)
@@ -114,6 +115,7 @@ def add_file_routes(app: "FastAPI", parts: Parts) -> None:
         return send_file(request, store.thumbnail(id), "image/webp", cache="private, no-cache")
 
     @app.get("/", include_in_schema=False)
+    @app.head("/", include_in_schema=False)
     async def page(request: Request) -> Response:
         index = PAGE / "index.html"
         if index.is_file():
@@ -123,14 +125,17 @@ def add_file_routes(app: "FastAPI", parts: Parts) -> None:
     assets = {name: path for name, path in _files_below(PAGE).items() if name != "index.html"}
 
     @app.get("/assets/{name:path}", include_in_schema=False)
+    @app.head("/assets/{name:path}", include_in_schema=False)
     async def asset(request: Request, name: str) -> Response:
         return send_file(request, _listed(assets, name))
 
     @app.get("/viewer/ff-avatar.js", include_in_schema=False)
+    @app.head("/viewer/ff-avatar.js", include_in_schema=False)
     async def viewer(request: Request) -> Response:
         return send_file(request, BUNDLE)
 
     @app.get("/webcam/{name:path}", include_in_schema=False)
+    @app.head("/webcam/{name:path}", include_in_schema=False)
     async def webcam_file(request: Request, name: str) -> Response:
         return send_file(request, _listed(webcam, name))
 

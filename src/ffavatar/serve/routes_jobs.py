@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ffavatar.serve.parts import Parts
 from ffavatar.serve.problems import Problem, busy, unknown
-from ffavatar.serve.records import Job, JobRequest, clean_name
+from ffavatar.serve.records import Job, JobRequest, title_of
 from ffavatar.serve.store import IDS
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def add_job_routes(app: "FastAPI", parts: Parts) -> None:
         if name not in entry.files or not IDS["jobs"].fullmatch(entry.id):
             raise unknown("file", name)
         avatar = store.avatars.get(entry.avatar)
-        title = clean_name(avatar.name, "avatar") if avatar is not None else "avatar"
+        title = title_of(avatar.name) if avatar is not None else "avatar"
         shown = f"{title}.{name.partition('.')[2]}"
         return send_file(request, store.job_folder(entry.id) / name, name=shown, cache="private, no-cache")
 

@@ -7,7 +7,14 @@ from typing import Any
 from ffavatar.serve.messages import Task
 from ffavatar.serve.ordering import check_drive, check_export, check_ranges, file_name
 from ffavatar.serve.problems import Problem, unknown
-from ffavatar.serve.records import DriveRequest, ExportRequest, JobRequest, PersonalizeRequest, ReconstructRequest
+from ffavatar.serve.records import (
+    DriveRequest,
+    ExportRequest,
+    JobRequest,
+    PersonalizeRequest,
+    ReconstructRequest,
+    shown_name,
+)
 from ffavatar.serve.settings import Limits, Settings
 from ffavatar.serve.store import FILM_FILE, JobEntry, Store
 
@@ -29,6 +36,8 @@ def check_request(request: JobRequest, store: Store, limits: Limits) -> None:
                 raise unknown("photo", name)
             if not found.photo.kept:
                 raise Problem(422, f"{found.photo.reason or found.photo.name} Leave this photo out.")
+    if isinstance(request, ReconstructRequest) and request.name is not None:
+        checked_name(request.name)
     if isinstance(request, ReconstructRequest) and request.look is not None and request.look not in request.photos:
         raise Problem(422, "look: it is none of the job's photos; give the id of one of them, or leave it away.")
     if isinstance(request, DriveRequest):
@@ -39,6 +48,13 @@ def check_request(request: JobRequest, store: Store, limits: Limits) -> None:
         check_export(request)
         if request.motion is not None and store.motion_path(request.motion) is None:
             raise unknown("motion", request.motion)
+
+
+def checked_name(text: str) -> str:
+    """A name as it is shown. Raises ``Problem`` 422 where nothing of it can be seen."""
+    if not (shown := shown_name(text)):
+        raise Problem(422, "name: it is empty; give the avatar a name that can be seen.")
+    return shown
 
 
 def same_request(kept: dict[str, Any], request: JobRequest) -> bool:

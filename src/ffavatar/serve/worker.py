@@ -131,7 +131,7 @@ def _reconstruct(task: Task, tools: Tools, desk: Desk) -> Done:
     candidates = _candidates(task, desk)
     desk.stage("choosing views", 0, 1)
     choice = choose_among(candidates, embed=_identity_embedding(tools.device), must=task.look)
-    notes = [f"{photo.name}: {photo.reason}." for photo, kept in choice.rows if not kept]
+    notes = [f"{photo.name}: {photo.reason}." for photo, kept in choice.rows if not kept] + [*choice.notes]
     like = None if task.look is None else choice.view_of(task.look)
     if task.look is not None and like is None:
         notes.append(f"Hair and clothes could not be those of {candidates[task.look].name}, which was left out.")
@@ -151,10 +151,16 @@ def _reconstruct(task: Task, tools: Tools, desk: Desk) -> Done:
 
 def _personalize(task: Task, tools: Tools, desk: Desk) -> Done:
     from ffavatar.avatar import Avatar
-    from ffavatar.types import Views
+    from ffavatar.drive.choose import choose_among
+    from ffavatar.drive.likeness import avatar_embedding
 
-    views = Views.cat([c.views for c in _candidates(task, desk) if c.views is not None])
-    return Done((), _refine(Avatar.load(task.container).to(tools.device), views, task, tools, desk))
+    candidates, avatar = _candidates(task, desk), Avatar.load(task.container).to(tools.device)
+    embed = _identity_embedding(tools.device)
+    # an avatar that is refined right after it was made has had its photos compared
+    whose = avatar_embedding(avatar, tools.front_end, embed) if embed is not None and not task.personalize else None
+    choice = choose_among(candidates, len(candidates), embed, avatar=whose)
+    notes = [f"{photo.name}: {photo.reason}." for photo, kept in choice.rows if not kept] + [*choice.notes]
+    return Done((), (*notes, *_refine(avatar, choice.views, task, tools, desk)))
 
 
 def _refine(avatar: Avatar, views: Views, task: Task, tools: Tools, desk: Desk) -> tuple[str, ...]:

@@ -25,17 +25,20 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ffavatar.errors import InputError
-from ffavatar.files import atomic_path
+from ffavatar.files import atomic_path, in_order
 from ffavatar.model import FFAvatar
 from ffavatar.train.discriminator import ProjectedDiscriminator
 from ffavatar.train.journal import Journal
 from ffavatar.train.networks import parameter_groups, trainable_state
+from ffavatar.train.origin import Origin
 from ffavatar.train.ranks import Ranks, average_copied, clip_gradients, gradients_stay, laid_like, spread, whole
 from ffavatar.train.recipe import Recipe, recipe_of
 from ffavatar.train.sources import Example, Source
 from ffavatar.train.stages import Outcome, Step
 
 MOST_SKIPPED = 50  # bad steps one after the other: the run has diverged
+# what torch and we raise of a checkpoint that is damaged, or of something else
+_UNREADABLE = (OSError, RuntimeError, pickle.UnpicklingError, TypeError, AttributeError, ValueError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,15 @@ class _Share:
 class Trainer:
     """Model, optimiser and running mean of one run, with atomic checkpoints in ``folder``.
 
-    ``work.model`` must be prepared (``networks.prepare_model``). Every rank makes one with the same values.
+    ``work.model`` must be prepared (``networks.prepare_model``). Every rank makes one with the same values. ``origin``:
+    with which data and files the run is begun; without it a checkpoint's are not compared with any.
     """
 
     def __init__(
-        self, work: Work, recipe: Recipe, folder: Path, source: Source | None = None, ranks: Ranks | None = None
-    ):
-        self.work, self.recipe, self.folder, self.source = work, recipe, folder, source
+        self, work: Work, recipe: Recipe, folder: Path, source: Source | None = None, ranks: Ranks | None = None,
+        origin: Origin | None = None,
+    ):  # fmt: skip
+        self.work, self.recipe, self.folder, self.source, self.origin = work, recipe, folder, source, origin
         self.ranks = Ranks() if ranks is None else ranks
         self.slots = self.ranks.slots(recipe.batch)
         self.runner = spread(work, self.ranks, recipe.fsdp)
@@ -112,6 +117,7 @@ class Trainer:
         self.step = 0
         self.skipped = 0
         self._bad_in_a_row = 0
+        self._saved: int | None = None  # step of the folder's checkpoint
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -123,20 +129,49 @@ class Trainer:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
     def resume(self) -> bool:
-        """Go on from the folder's checkpoint, if there is one; the recipe must be the same.
+        """Go on from the folder's checkpoint, if there is one; recipe and origin must be the same. One of an older
+        version tells no origin, which is said.
 
         Raises:
-            InputError: the checkpoint is of another recipe, or damaged.
+            InputError: the checkpoint is of another recipe, data or files, or damaged.
         """
         if not self.checkpoint.exists():
             return False
-        try:
+        with self._readable():
             state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+            if not isinstance(state, dict):
+                raise TypeError(f"it holds a {type(state).__name__}")
             recipe = recipe_of(state["recipe"])
-        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, EOFError) as error:
-            raise InputError(f"{self.checkpoint} cannot be read ({error}); choose another folder.") from error
+            origin = None if state.get("origin") is None else Origin(**state["origin"])
         if recipe != self.recipe:
             raise InputError(f"{self.checkpoint} was made by another recipe; choose another folder to train in.")
+        if origin is None:
+            if self.origin is not None and self.ranks.first:
+                print(f"{self.checkpoint} does not tell its data and start weights: it goes on with those given now")
+        elif self.origin is not None and (differing := self.origin.differences(origin)):
+            raise InputError(
+                f"{self.checkpoint} was begun with other {' and '.join(differing)}; give the same again, or choose "
+                "another folder to train in."
+            )
+        self.origin = self.origin or origin
+        with self._readable():
+            self._restore(state)
+        if self.source is not None:
+            self.source.restore(state.get("source", {}))
+        return True
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What a damaged checkpoint, or one that lacks something, raises as ``InputError``."""
+        try:
+            yield
+        except KeyError as error:
+            raise InputError(f"{self.checkpoint} lacks {error}; choose another folder to train in.") from error
+        except _UNREADABLE as error:
+            what = str(error).partition("\n")[0]
+            raise InputError(f"{self.checkpoint} cannot be read ({what}); choose another folder.") from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             for mine, saved in ((trainable_state(self.model), state["model"]), (self.mean, state["mean"])):
                 for name, value in mine.items():
@@ -146,9 +181,7 @@ class Trainer:
                     value.copy_(laid_like(state["critic"][name], value))
         self._load_optimiser(state["optimiser"])
         self.step, self.skipped = state["step"], state["skipped"]
-        if self.source is not None:
-            self.source.restore(state.get("source", {}))
-        return True
+        self._saved = self.step
 
     def _load_optimiser(self, state: dict[str, Any]) -> None:
         for number, parameter in enumerate(self.parameters):
@@ -175,10 +208,12 @@ class Trainer:
             "step": self.step,
             "skipped": self.skipped,
             "source": source,
+            "origin": None if self.origin is None else asdict(self.origin),
         }
         if self.ranks.first:
             with atomic_path(self.checkpoint) as path:
                 torch.save(state, path)
+        self._saved = self.step
 
     def rate(self) -> float:
         """Of the main parameters at this step: linear warm-up, then a cosine to a hundredth."""
@@ -194,7 +229,7 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: it was stopped.
-            RuntimeError: 50 steps in a row were not finite.
+            InputError: 50 steps in a row were not finite.
         """
         pace = Pace() if pace is None else pace
         journal = Journal(self.folder, self.step, pace.tensorboard) if self.ranks.first else None
@@ -254,9 +289,7 @@ class Trainer:
             self.skipped += 1
             self._bad_in_a_row += 1
             if self._bad_in_a_row >= MOST_SKIPPED:
-                raise RuntimeError(
-                    f"{MOST_SKIPPED} steps in a row were not finite; the run has diverged: lower the rate."
-                )
+                raise InputError(self._diverged())
         self.step += 1
         decay = min(self.recipe.ema, self.step / (self.step + 10))
         with torch.no_grad():
@@ -276,6 +309,14 @@ class Trainer:
         self.work.outcome = None  # frees the example's graph
         return shares
 
+    def _diverged(self) -> str:
+        kept = "nothing was saved" if self._saved is None else f"{self.checkpoint} is as of step {self._saved}"
+        return (
+            f"The run has diverged: {MOST_SKIPPED} steps in a row, up to step {self.step + 1}, were not finite; check "
+            f"the data, or train at a lower rate than {self.recipe.rate:g} (--set rate=) in another folder; {kept}, "
+            "and no weights were written."
+        )
+
     def _clip(self, parameters: list[nn.Parameter]) -> float:
         return clip_gradients(parameters, self.recipe.clip)
 
@@ -286,15 +327,18 @@ class Trainer:
               f"{left / 60:.1f} min left, {self.skipped} skipped", flush=True)  # fmt: skip
 
     def export(self, path: Path) -> None:
-        """The running mean as a weights file in half precision; the estimator's stage writes the estimator alone. All
-        ranks must call it."""
+        """The running mean as a weights file in half precision, the same bytes for the same values; one that holds them
+        already is left alone. The estimator's stage writes the estimator alone. All ranks must call it."""
         part = "estimator." if self.recipe.stage == "estimator" else ""
         mean = whole({name: value for name, value in self.mean.items() if name.startswith(part)})
         if self.ranks.first:
             about = {"recipe": json.dumps(asdict(self.recipe)), "step": str(self.step)}
+            tensors = {name: value.half().contiguous() for name, value in mean.items()}
+            content = in_order(save(tensors, metadata=about))
+            if path.is_file() and path.read_bytes() == content:
+                return
             with atomic_path(path) as temporary:
-                tensors = {name: value.half().contiguous() for name, value in mean.items()}
-                temporary.write_bytes(save(tensors, metadata=about))
+                temporary.write_bytes(content)
 
 
 def _mean_loss(shares: list[_Share]) -> float:

@@ -31,13 +31,13 @@ def prepare_model(model: FFAvatar, recipe: Recipe, device: torch.device | str = 
         part.requires_grad_(avatar_learns)
     if isinstance(model.encoder, DinoEncoder):
         model.encoder.vit.requires_grad_(False)
-    vits = [model.estimator.vit] if isinstance(model.estimator, DinoEstimator) else []
+    reader = model.estimator.vit if isinstance(model.estimator, DinoEstimator) else model.estimator.outline.body
     if recipe.checkpointing:
         model.former.checkpointing = True
-        for vit in vits:
-            _checkpoint_blocks(vit)
+        if isinstance(reader, DinoV2):
+            _checkpoint_blocks(reader)
     if recipe.precision == "bfloat16":
-        for network in (model.encoder, model.former, *vits):
+        for network in (model.encoder, model.former, reader):
             network.forward = _in_bfloat16(network.forward, torch.device(device).type)  # type: ignore[method-assign]
     return model
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from ffavatar.errors import InputError
+from ffavatar.evaluate.lpips import MIN_SIDE_PX
 from ffavatar.model.config import PRESETS, ModelConfig
+from ffavatar.ssim import WINDOW
+
+LEVELS = (0, 1, 2, 3)  # subdivisions that the head offers
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,11 @@ class Recipe:
         for name, allowed in (
             ("stage", ("estimator", "avatar")), ("preset", tuple(PRESETS)), ("learn", ("avatar", "estimator", "both")),
             ("precision", ("float32", "bfloat16")), ("perceptual", ("alex", "vgg")), ("critic", ("alex", "vgg")),
+            ("queries", (None, "anchored", "full")), ("encoder", (None, "conv", "dinov2")), ("level", LEVELS),
         ):  # fmt: skip
             if getattr(self, name) not in allowed:
-                raise InputError(f"{name} cannot be {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
+                choice = ", ".join(map(str, allowed)).lower()
+                raise InputError(f"{name} cannot be {getattr(self, name)!r}; choose one of {choice}.")
         for name in ("steps", "people", "views_per_person", "max_sources", "targets", "size", "batch", "warmup"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -107,6 +114,18 @@ class Recipe:
         for name in ("label_share", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
+        if not 0 < self.clip < math.inf:
+            raise InputError(f"clip must be a number above 0, not {self.clip}; give a large one to clip nothing.")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be from 0 to {2**63 - 1}, not {self.seed}.")
+        if self.adversarial_from < 0:
+            raise InputError(f"adversarial_from must be 0 or more, not {self.adversarial_from}.")
+        if self.stage == "avatar" and self.size < self._least_size():
+            raise InputError(
+                f"size must be at least {self._least_size()} for the losses on pictures, not {self.size}; draw larger, "
+                "or leave LPIPS and the discriminator out (--no-perceptual) where they are what needs more than "
+                f"{WINDOW}."
+            )
         if self.fsdp and self.label_share and PRESETS[self.preset].estimator == "dinov2":
             raise InputError(
                 "fsdp needs label_share 0 with an estimator made of sharded blocks, which every rank must run in every "
@@ -114,6 +133,11 @@ class Recipe:
             )
         if self.weight_adversarial and self.stage != "avatar":
             raise InputError("weight_adversarial needs pictures; the estimator stage draws none: leave it at 0.")
+
+    def _least_size(self) -> int:
+        """Pixels below which SSIM has no window, or a network of LPIPS or the discriminator a plane without pixels."""
+        nets = ([self.perceptual] if self.weight_lpips else []) + ([self.critic] if self.weight_adversarial else [])
+        return max([WINDOW, *(MIN_SIDE_PX[net] for net in nets)])
 
     def model_config(self) -> ModelConfig:
         """The preset with this recipe's ablations."""

@@ -16,6 +16,7 @@ from ffavatar.train.discriminator import load_critic
 from ffavatar.train.loop import Pace, Trainer, Work
 from ffavatar.train.losses import Perceptual
 from ffavatar.train.networks import prepare_model
+from ffavatar.train.origin import Origin
 from ffavatar.train.ranks import Ranks, joined
 from ffavatar.train.recipe import Recipe
 from ffavatar.train.samples import load_people
@@ -41,13 +42,15 @@ def train(
     torchrun, all ranks do one run together. Returns the weights file.
 
     Raises:
-        InputError: data, weights or the checkpoint in ``out`` do not fit the recipe.
+        InputError: data, weights or the checkpoint in ``out`` do not fit the recipe, the checkpoint was begun with
+            others, or the run has diverged.
         KeyboardInterrupt: it was stopped, after saving.
     """
     with joined(device) as ranks:
         source = _source(recipe, data, limit, ranks)
         with closing(source) if isinstance(source, Streamed) else nullcontext():
-            trainer = Trainer(_work(recipe, source, weights, vit, ranks), recipe, out, source, ranks)
+            work = _work(recipe, source, weights, vit, ranks)
+            trainer = Trainer(work, recipe, out, source, ranks, Origin.of(data, limit, weights, vit))
             if trainer.resume() and ranks.first:
                 print(f"going on from step {trainer.step}", flush=True)
             trainer.run(pace)

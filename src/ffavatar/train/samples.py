@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -127,23 +128,28 @@ def outlines(images: np.ndarray, mattes: np.ndarray, valid: np.ndarray | None = 
     return ((outline_picture(views) + 1) * 127.5).round().to(torch.uint8).numpy()
 
 
+def person_files(folder: str | Path, limit: int | None = None) -> list[Path]:
+    """A folder's ``person_SEED.npz``, in the order of their names."""
+    return sorted(Path(folder).glob("person_*.npz"))[:limit]
+
+
 def load_people(folder: str | Path, limit: int | None = None) -> list[Person]:
-    """All people of a folder of ``person_SEED.npz`` or of shards, in the order of their names.
+    """The people of a folder of ``person_SEED.npz`` or of shards, in the order of their names: all, or the first
+    ``limit`` of those that can be read, for which no others are; samples are let go as they are converted.
 
     Raises:
         InputError: the folder holds none that can be trained on.
     """
     if (Path(folder) / MANIFEST).exists():
-        samples = sorted(ShardReader(folder, shuffle=False), key=lambda sample: sample.key)[:limit]
-        people = [person for sample in samples if (person := person_of_sample(sample)) is not None]
+        samples = islice(ShardReader(folder, shuffle=False).by_key(), limit)
+        people = [person for person in map(person_of_sample, samples) if person is not None]
         if not people:
             raise InputError(
                 f"{folder} holds shards without people to train on (at least {FEWEST_VIEWS} views each); make some "
                 "(docs/data.md)."
             )
         return people
-    paths = sorted(Path(folder).glob("person_*.npz"))[:limit]
-    people = [person for path in paths if (person := load_person(path)) is not None]
+    people = [person for path in person_files(folder, limit) if (person := load_person(path)) is not None]
     if not people:
         raise InputError(f"{folder} holds no synthetic people; make some (docs/synthetic.md).")
     return people

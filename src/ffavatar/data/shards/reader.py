@@ -116,6 +116,14 @@ class ShardReader:
         """All keys of the folder, in the order of writing."""
         return [row.key for rows in self._rows for row in rows]
 
+    def by_key(self) -> Iterator[PersonSample]:
+        """All samples of the folder in the order of their keys, each read when it is asked for; ``state`` stays."""
+        places = [(row.key, shard, number) for shard, rows in enumerate(self._rows) for number, row in enumerate(rows)]
+        for _, shard, number in sorted(places):
+            sample = self._read(shard, number)
+            if sample is not None:
+                yield sample
+
     def verify(self) -> list[Damage]:
         """Compare every shard with its sha256 in the manifest."""
         found = []
