@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from skimage.data import astronaut
 
 from ffavatar import api
 from ffavatar.devices import choose_device
@@ -58,3 +61,13 @@ def test_a_model_loaded_under_inference_mode_can_be_trained() -> None:
     with torch.inference_mode():
         model = load_model("lite")
     assert not any(value.is_inference() for value in (*model.parameters(), *model.buffers()))
+
+
+def test_photos_that_are_not_used_are_warned_of(tmp_path: Path) -> None:
+    Image.fromarray(np.asarray(astronaut())[:360, 60:420]).save(tmp_path / "a.png")
+    Image.new("RGB", (200, 200), "green").save(tmp_path / "b.png")
+    with pytest.warns(UserWarning, match=r"b\.png is not used: no face"):
+        avatar = api.reconstruct(tmp_path, level=0, device="cpu")
+    assert len(avatar) > 5000
+    with pytest.raises(InputError, match=r"The look c\.png is none of the photos"):
+        api.reconstruct(tmp_path, look="c.png")

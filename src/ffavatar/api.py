@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -43,8 +44,14 @@ def reconstruct(
     device: str = "auto",
     face: Literal["largest"] | int = "largest",
     look: str | Path | None = None,
+    views: int | None = None,
 ) -> Avatar:
-    """Photos of one person -> an avatar, in one forward pass.
+    """Photos of one person, folders of photos, or a video -> an avatar, in one forward pass.
+
+    What ``ffavatar reconstruct`` does: of more usable pictures than ``views`` (6) those are taken that are sharp and
+    far apart in direction. Where the identity network is in the cache (``ffavatar.evaluate.identity.load_identity``
+    fetches it), photos of another person are refused. Each photo that is not used, and what else is to be said of them,
+    is a ``UserWarning``.
 
     ``level``: 0 about 7K, 1 about 27K, 2 about 150K Gaussians (the default). ``look``: the one of the photos whose hair
     and clothes are taken where photos of several days show different ones; by default those that are shown most.
@@ -52,15 +59,26 @@ def reconstruct(
     Raises:
         InputError: no photo shows a usable face, or not that of ``look``; the message says why.
     """
-    from ffavatar.drive.choose import view_named
-    from ffavatar.photo import load_views
+    from ffavatar.drive.choose import MOST_VIEWS, check_look, choose_views, view_named
+    from ffavatar.evaluate.identity import cached_embedding
+    from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import reconstruct as run
 
     paths = [photos] if isinstance(photos, str | Path) else list(photos)
-    views, reports = load_views(paths, face=face)
-    model = model_for(weights, device)
-    like = None if look is None else view_named(look, [report.name for report in reports if report.kept])
-    return run(model, views.to(choose_device(device)), level, like)
+    if look is not None:
+        check_look(look, paths)
+    place = choose_device(device)
+    choice = choose_views(
+        paths, FrontEnd(place), face=face, most=views or MOST_VIEWS, embed=cached_embedding(place), must=look
+    )
+    for photo, kept in choice.rows:
+        if not kept:
+            reason = photo.reason.removeprefix(f"{photo.name}: ")
+            warnings.warn(f"{photo.name} is not used: {reason}", stacklevel=2)
+    for note in choice.notes:
+        warnings.warn(note, stacklevel=2)
+    like = None if look is None else view_named(look, [photo.name for photo, kept in choice.rows if kept])
+    return run(model_for(weights, device), choice.views.to(place), level, like)
 
 
 def make_film(avatar: Avatar, driver: str | Path, out: str | Path, **options) -> None:
