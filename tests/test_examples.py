@@ -54,6 +54,7 @@ def test_example(
     monkeypatch.setattr("ffavatar.model.load_model", lambda *arguments, **options: model)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(PORTRAIT).save("photo.jpg")
+    Image.fromarray(PORTRAIT[:, 10:]).save("side.jpg")
     small_avatar().save("me.safetensors")
     with FilmWriter("driver.mp4", 25, (360, 360)) as film:
         for _ in range(3):
@@ -61,7 +62,7 @@ def test_example(
     before = set(tmp_path.iterdir())
     usage = (path.read_text(encoding="utf-8").split('"""')[1]).split()
     arguments = [word for word in usage[usage.index(f"examples/{path.name}") + 1 :]]
-    names = {"front.jpg": "photo.jpg", "side.jpg": "photo.jpg"}
+    names = {"front.jpg": "photo.jpg"}
     monkeypatch.setattr(sys, "argv", [str(path), *(names.get(a, a) for a in arguments)])
     runpy.run_path(str(path), run_name="__main__")
     out = capsys.readouterr().out

@@ -207,7 +207,9 @@ def test_few_to_many_is_what_inference_does_and_takes_labels_instead(tiny, head,
     from ffavatar.types import Batch
 
     monkeypatch.setattr(pipeline, "feedback", lambda rig, canonical, *more: (canonical, None))
-    monkeypatch.setattr(pipeline, "unfolded", lambda rig, canonical, told, level: (rig, canonical, told))
+    monkeypatch.setattr(
+        pipeline, "unfolded", lambda rig, canonical, level: (rig, canonical, torch.arange(len(canonical)))
+    )
 
     batch = Batch(views[:1], views[2:])  # sources are registered to each other from two views on, in inference
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import load_head
-from ffavatar.model.anchors import surface_table
+from ffavatar.model.anchors import skull_at_ears, surface_table
 from ffavatar.model.trimming import SLOPE, _principal, carved, trim
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -143,7 +143,10 @@ def test_ears_and_what_lies_inside_never_sink():
     head = load_head()
     table = surface_table(head, torch.arange(0, len(head.v_template), 40), 1)
     at = table.surface.parents
-    assert (table.sinks[head.regions["ears"][at].any(1)] == 0).all() and (table.sinks[table.inner] == 0).all()
+    skull = skull_at_ears(head)
+    auricles = head.regions["ears"] & ~skull
+    assert (table.sinks[auricles[at].any(1)] == 0).all() and (table.sinks[table.inner] == 0).all()
+    assert (table.sinks[skull[at].all(1)] == 0.06).all()
     assert (table.sinks[head.regions["scalp"][at].all(1)] == 0.06).all()
     assert (table.sinks[head.regions["neck"][at].all(1)] == 0.02).all()
 

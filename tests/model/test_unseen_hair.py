@@ -7,7 +7,7 @@ import torch
 from ffavatar.animate import Rig, pose_surface
 from ffavatar.head import load_head
 from ffavatar.model import unseen_hair as hair
-from ffavatar.model.anchors import hairy_vertices, vertex_normals
+from ffavatar.model.anchors import hairy_vertices, skull_at_ears, vertex_normals
 from ffavatar.model.decoder import turn_z_to
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -17,10 +17,23 @@ def test_nape_is_hairy_and_face_ears_and_throat_are_not() -> None:
     hairy = hairy_vertices(head)
     place = head.v_template
     assert (hairy & ~head.regions["scalp"]).any()
-    assert not (hairy & (head.regions["face"] | head.regions["ears"] | head.regions["torso"])).any()
-    added = place[hairy & ~head.regions["scalp"]]
+    skull = skull_at_ears(head)
+    auricles = head.regions["ears"] & ~skull
+    assert not (hairy & (head.regions["face"] | auricles | head.regions["torso"])).any()
+    added = place[hairy & ~head.regions["scalp"] & ~skull]
     ears = place[head.regions["ears"]]
     assert added[:, 1].min() > ears[:, 1].min() - 0.021 and added[:, 2].max() < ears[:, 2].mean()
+
+
+def test_the_skull_around_the_ears_is_hairy_and_what_sticks_out_is_not() -> None:
+    head = load_head()
+    skull, place = skull_at_ears(head), head.v_template
+    assert 40 < int(skull.sum()) < 100 and (hairy_vertices(head) & skull).sum() == skull.sum()
+    assert torch.equal(skull.nonzero()[:, 0], (head.regions["ears"] & skull).nonzero()[:, 0])
+    assert place[skull, 0].abs().max() < 0.0705 < place[head.regions["ears"], 0].abs().max()
+    auricles = place[head.regions["ears"] & (place[:, 0].abs() > 0.0705)]
+    above, behind = place[skull, 1] > auricles[:, 1].max(), place[skull, 2] < auricles[:, 2].min() + 0.011
+    assert (above | behind).all() and above.any() and (behind & ~above).any()
 
 
 def test_farthest_points_start_where_told_and_repeat_none() -> None:

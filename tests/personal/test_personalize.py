@@ -16,6 +16,7 @@ from ffavatar.avatar import Avatar
 from ffavatar.errors import InputError
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.config import TINY
+from ffavatar.model.feedback import Shares
 from ffavatar.model.looks import Looks
 from ffavatar.model.unfolding import unfolded
 from ffavatar.personal import Personalized, PersonalRecipe, personalize, run
@@ -54,9 +55,9 @@ class Reader(FFAvatar):
     ) -> Reconstruction:
         self.asked.append(numbers(source))
         plain = small_avatar()
-        told = torch.ones(len(plain))
+        shares = Shares.whole(plain.canonical.opacities)
         estimate = estimate or self.estimator(source)
-        return Reconstruction(plain.rig, plain.canonical, told, estimate, plain.canonical.offsets, Looks.one(source))
+        return Reconstruction(plain.rig, plain.canonical, shares, estimate, plain.canonical.offsets, Looks.one(source))
 
 
 def numbers(views: Views) -> list[int]:
@@ -409,7 +410,7 @@ def test_the_bare_head_is_the_surface_alone(tmp_path: Path, known: HeadParams, v
         torch.zeros(count, 3), torch.tensor([1.0, 0, 0, 0]).repeat(count, 1), torch.full((count, 3), 0.003),
         torch.ones(count), torch.full((count, 3), 0.5),
     )  # fmt: skip
-    rig, made, _ = unfolded(rig, made, torch.ones(count), level)
+    rig, made, _ = unfolded(rig, made, level)
     avatar = Avatar(rig, made, small_avatar().identity)
     assert len(avatar) > count + 100
     avatar.save(tmp_path / "me.safetensors")
