@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -65,6 +66,12 @@ def quat_rotate(quat: Float[Tensor, "*#B 4"], vector: Float[Tensor, "*#B 3"]) ->
     axis, vector = torch.broadcast_tensors(axis, vector)
     twice = 2 * torch.linalg.cross(axis, vector)
     return vector + quat[..., :1] * twice + torch.linalg.cross(axis, twice)
+
+
+def turn_z_to(normals: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 4"]:
+    """The shortest rotation of the z axis to each unit normal."""
+    x, y, z = normals.unbind(-1)
+    return F.normalize(torch.stack([1 + z + 1e-6, -y, x, torch.zeros_like(x)], -1), dim=-1)
 
 
 def quat_to_matrix(quat: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 3 3"]:

@@ -18,8 +18,8 @@ def scene():
     head = load_head()
     rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(0))
     count = len(rig.surface)
+    from ffavatar.geometry import turn_z_to
     from ffavatar.model.anchors import vertex_normals
-    from ffavatar.model.decoder import turn_z_to
 
     quats = turn_z_to(rig.surface.interpolate(vertex_normals(rig.neutral, rig.head.faces)))
     canonical = CanonicalGaussians(

@@ -14,6 +14,7 @@ from ffavatar.devices import choose_device
 from ffavatar.errors import InputError
 from ffavatar.head import HeadModel, load_head
 from ffavatar.model.anchors import choose_anchors, surface_table
+from ffavatar.model.back_hair import hang_behind
 from ffavatar.model.config import PRESETS, ModelConfig
 from ffavatar.model.decoder import AnchoredDecoder, FullDecoder, Sources
 from ffavatar.model.encoder import ConvEncoder, DinoEncoder
@@ -91,8 +92,11 @@ class FFAvatar(nn.Module):
             sources = Sources(looks.relit(source), params, encoded.feature_map, looks)
             rig, canonical, shares, learned = self.decoder(rig, level, sources, former)
             taken = looks.taken
-            rig, canonical = outgrow(rig, canonical, source[taken], params[taken], self.decoder.hangers, level)
-            shares = shares.joined(len(canonical))  # what has grown is the look's own
+            told, hangers, surface = (source[taken], params[taken]), self.decoder.hangers, len(canonical)
+            rig, canonical = outgrow(rig, canonical, *told, hangers, level)
+            shares = shares.joined(len(canonical), 1.0)  # what has grown is the look's own
+            rig, canonical = hang_behind(rig, canonical, len(canonical) - surface, *told, hangers, level)
+            shares = shares.joined(len(canonical), 0.0)  # of what hangs behind the photos show nothing
         else:
             identity = self.head.shapedirs.new_zeros(self.head.shapedirs.shape[2])
             rig = Rig.of(self.head, identity, self.head.surface(level))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffavatar.animate import Rig, pose_surface
-from ffavatar.geometry import axis_angle_to_quat, normalised_camera, project, quat_multiply, quat_rotate
+from ffavatar.geometry import axis_angle_to_quat, normalised_camera, project, quat_multiply, quat_rotate, turn_z_to
 from ffavatar.head import HeadModel, Surface
 from ffavatar.model.anchors import (
     SurfaceTable,
@@ -486,12 +486,6 @@ def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:
     ordered, order = values.sort(0)
     upto = weights[order].cumsum(0)
     return ordered.gather(0, (upto >= 0.5 * upto[-1:]).int().argmax(0, keepdim=True))[0]
-
-
-def turn_z_to(normals: Tensor) -> Tensor:
-    """The shortest rotation of the z axis to each unit normal. (N, 3) -> (N, 4) wxyz."""
-    x, y, z = normals.unbind(-1)
-    return F.normalize(torch.stack([1 + z + 1e-6, -y, x, torch.zeros_like(x)], -1), dim=-1)
 
 
 def rig_at(rig: Rig, surface: Surface) -> Rig:

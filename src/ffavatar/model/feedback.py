@@ -71,10 +71,10 @@ class Shares:
         """The shares of those numbered ``origin`` (M,)."""
         return Shares(self.colors[origin], self.shades[origin], self.opacities[origin])
 
-    def joined(self, count: int) -> Shares:
-        """With those of further Gaussians, which do all of it, up to ``count``."""
+    def joined(self, count: int, share: float) -> Shares:
+        """With those of further Gaussians, which do the ``share`` of everything, up to ``count``."""
         more = count - len(self.colors)
-        return Shares(*(F.pad(share, (0, more), value=1.0) for share in (self.colors, self.shades, self.opacities)))
+        return Shares(*(F.pad(one, (0, more), value=share) for one in (self.colors, self.shades, self.opacities)))
 
     def within(self, inside: Tensor, share: Tensor) -> Shares:
         """With another ``share`` (N,) of colours and shades where ``inside`` (N,) bool."""
