@@ -20,7 +20,7 @@ from torch import Tensor
 from ffavatar.animate import Rig, pose_surface
 from ffavatar.geometry import normalised_camera, project, quat_rotate, turn_z_to
 from ffavatar.model.anchors import hairy_vertices
-from ffavatar.model.outgrowth import SCALE_OF_CELL
+from ffavatar.model.outgrowth import SCALE_OF_CELL, nearest
 from ffavatar.model.unseen_hair import likeness_of_hair
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -46,7 +46,7 @@ RADIUS_M = 0.09  # by which angles are reckoned as lengths
 STRANDS, STRAND_M, MOST_CONTRAST = 64, 0.004, 0.12  # different ones, how wide, and how much lighter or darker
 OPACITY, PERSON = 0.97, 0.7  # of the curtain, and the matte that every photo must show where it hangs
 WIDTHS = (0.7, 1.0, 0.35)  # standard deviations across, down and through it, in spacings
-PARENTS, NEAR_M = 3, 0.02  # base vertices that each Gaussian hangs on, and what softens their weights
+NEAR_M = 0.02  # softens the weights of the base vertices that each Gaussian hangs on
 
 
 @dataclass(frozen=True)
@@ -240,9 +240,7 @@ def _hung(
 ) -> tuple[Rig, CanonicalGaussians]:
     """The avatar with Gaussians at ``places`` (P, 3) of the resting head, but for those where a photo shows nobody."""
     rest = rig.neutral[hangers]
-    distance, near = torch.cdist(places, rest).topk(PARENTS + 1, largest=False)
-    weights = (distance[:, -1:] - distance[:, :-1] + 1e-6) / (distance[:, :-1] + NEAR_M)
-    weights, near = F.normalize(weights, p=1, dim=1), near[:, :-1]
+    near, weights = nearest(places, rest, NEAR_M)
     offsets = places - (rest[near] * weights[..., None]).sum(1)
     surface = replace(rig.surface, parents=hangers[near], barycentric=weights)
     base, turn = pose_surface(replace(rig, surface=surface), params)

@@ -188,10 +188,7 @@ def hung(gap: Tensor, depth: Tensor, places: Tensor, turns: Tensor, view: int, r
     far = depth[row, column]
     x, y = ((index + 0.5) / grid - 0.5 for index in (column, row))
     points = torch.stack([x * far / NORMALISED_FOCAL, -y * far / NORMALISED_FOCAL, -far], -1)
-    distance, near = torch.cdist(points, places[view]).topk(PARENTS + 1, largest=False)
-    # zero where the next one takes a parent's place, or neighbours with other parents would part in motion
-    weights = F.normalize((distance[:, -1:] - distance[:, :-1] + 1e-6) / (distance[:, :-1] + NEAR_M), p=1, dim=1)
-    near = near[:, :-1]
+    near, weights = nearest(points, places[view], NEAR_M)
     base, turn = _carried(places, turns, near, weights)
     offsets = quat_rotate(turn[view] * turn.new_tensor([1.0, -1, -1, -1]), points - base[view])
     cell = far / (NORMALISED_FOCAL * grid)
@@ -206,6 +203,14 @@ def hung(gap: Tensor, depth: Tensor, places: Tensor, turns: Tensor, view: int, r
         for end in (a, b):
             stretch[end] = torch.maximum(stretch[end], ratio)
     return Hung(near, weights, offsets, base + quat_rotate(turn, offsets), cell, stretch)
+
+
+def nearest(points: Tensor, places: Tensor, soften_m: float) -> tuple[Tensor, Tensor]:
+    """The ``PARENTS`` nearest of ``places`` (K, 3) to each of ``points`` (P, 3): their numbers and weights, sum 1."""
+    distance, near = torch.cdist(points, places).topk(PARENTS + 1, largest=False)
+    # zero where the next one takes a parent's place, or neighbours with other parents would part in motion
+    weights = (distance[:, -1:] - distance[:, :-1] + 1e-6) / (distance[:, :-1] + soften_m)
+    return near[:, :-1], F.normalize(weights, p=1, dim=1)
 
 
 def _carried(places: Tensor, turns: Tensor, near: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
