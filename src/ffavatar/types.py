@@ -174,6 +174,11 @@ class CanonicalGaussians:
     def detach(self) -> CanonicalGaussians:
         return _map_tensors(self, Tensor.detach)
 
+    def extended(self, longer: CanonicalGaussians) -> CanonicalGaussians:
+        """These, and what ``longer`` has beyond as many."""
+        parts = {name: torch.cat([value, getattr(longer, name)[len(self) :]]) for name, value in vars(self).items()}
+        return CanonicalGaussians(**parts)
+
 
 @dataclass(frozen=True)
 class Shades:

@@ -107,6 +107,15 @@ def test_other_heads_stay_as_they_are(scene: Scene) -> None:
     assert rig is scene.rig and made is scene.canonical
 
 
+def test_gradients_reach_all_but_the_curtain() -> None:
+    scene = Scene()
+    scene.canonical.colors.requires_grad_(True)
+    made = scene.hung()[1]
+    assert len(made) > len(scene.canonical)
+    made.colors.sum().backward()
+    assert scene.canonical.colors.grad is not None and (scene.canonical.colors.grad == 1).all()
+
+
 def test_nothing_hangs_where_a_photo_shows_nobody() -> None:
     scene = Scene()
     assert len(scene.hung(matte=0.0)[1]) == len(scene.canonical)

@@ -72,15 +72,22 @@ class _Side:
     color: Tensor  # (3,)
 
 
-@torch.no_grad()
 def hang_behind(
     rig: Rig, canonical: CanonicalGaussians, grown: int, views: Views, params: HeadParams, hangers: Tensor, level: int
 ) -> tuple[Rig, CanonicalGaussians]:
     """The avatar with a curtain of hair behind its neck, where long hair hangs on both sides of it; else unchanged.
 
     The last ``grown`` of the Gaussians are those that grew from ``views`` (S,), posed by ``params``. ``hangers`` (K,):
-    base vertices that may carry hair. What is added comes last.
+    base vertices that may carry hair. What is added comes last, and no gradient reaches it.
     """
+    hung_rig, hung = _hang(rig, canonical, grown, views, params, hangers, level)
+    return hung_rig, canonical if hung is canonical else canonical.extended(hung)
+
+
+@torch.no_grad()
+def _hang(
+    rig: Rig, canonical: CanonicalGaussians, grown: int, views: Views, params: HeadParams, hangers: Tensor, level: int
+) -> tuple[Rig, CanonicalGaussians]:
     regions = rig.head.regions
     if not grown or not {"ears", "neck", "face"} <= set(regions):
         return rig, canonical

@@ -46,10 +46,7 @@ def outgrow(
     taken by how far the head is turned. The added Gaussians are evidence, not learned: no gradient reaches them.
     """
     grown_rig, grown = _grow(rig, canonical, views, params, hangers, level)
-    count = len(canonical)
-    return grown_rig, CanonicalGaussians(
-        **{name: torch.cat([value, getattr(grown, name)[count:]]) for name, value in vars(canonical).items()}
-    )
+    return grown_rig, canonical.extended(grown)
 
 
 @torch.no_grad()
