@@ -119,3 +119,13 @@ def project(points: Float[Tensor, "B P 3"], camera: Camera) -> tuple[Float[Tenso
     depth = seen[..., 2]
     pixels = seen @ camera.K.transpose(-1, -2)
     return pixels[..., :2] / depth[..., None], depth
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Area-weighted normals. (..., V, 3), (F, 3) -> (..., V, 3)."""
+    a, b, c = (vertices.index_select(-2, faces[:, k]) for k in range(3))
+    face_normal = torch.linalg.cross(b - a, c - a)
+    out = torch.zeros_like(vertices)
+    for k in range(3):
+        out = out.index_add(-2, faces[:, k], face_normal)
+    return F.normalize(out, dim=-1)

@@ -11,8 +11,8 @@ from made_looks import BLUE, DIMMER, RED, SIZE, SKIN, two_days
 from ffavatar.animate import render_avatar
 from ffavatar.head import HeadModel
 from ffavatar.model import Estimate, create_model
-from ffavatar.model.decoder import Sampled, Sources
 from ffavatar.model.looks import BEYOND_M2, MOST_GAIN, Looks, Parts, read_looks, told_best
+from ffavatar.model.reading import Sampled, Sources
 from ffavatar.types import HeadParams, Views
 
 

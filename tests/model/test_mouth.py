@@ -10,7 +10,8 @@ from ffavatar.head import load_head
 from ffavatar.model import create_model
 from ffavatar.model.anchors import part_labels, surface_table
 from ffavatar.model.config import TINY
-from ffavatar.model.decoder import Sampled, likeness_of_teeth
+from ffavatar.model.decoder import likeness_of_teeth
+from ffavatar.model.reading import Sampled
 
 
 def test_the_mouth_is_darker_the_deeper_it_lies() -> None:

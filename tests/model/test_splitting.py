@@ -6,7 +6,8 @@ import torch
 
 from ffavatar.geometry import NORMALISED_FOCAL, normalised_camera
 from ffavatar.model import create_model, splitting
-from ffavatar.model.decoder import CERTAIN, DOUBTFUL, UNSURE, AnchoredDecoder, Sampled
+from ffavatar.model.decoder import CERTAIN, DOUBTFUL, UNSURE, AnchoredDecoder
+from ffavatar.model.reading import Sampled
 from ffavatar.model.splitting import APART, COARSE, coarse_splats, four_of, replaced
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians

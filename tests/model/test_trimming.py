@@ -6,7 +6,8 @@ import torch
 from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import load_head
-from ffavatar.model.anchors import skull_at_ears, surface_table
+from ffavatar.model.anchors import surface_table
+from ffavatar.model.ears import skull_at_ears
 from ffavatar.model.trimming import SLOPE, _principal, carved, trim
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -18,8 +19,7 @@ def scene():
     head = load_head()
     rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(0))
     count = len(rig.surface)
-    from ffavatar.geometry import turn_z_to
-    from ffavatar.model.anchors import vertex_normals
+    from ffavatar.geometry import turn_z_to, vertex_normals
 
     quats = turn_z_to(rig.surface.interpolate(vertex_normals(rig.neutral, rig.head.faces)))
     canonical = CanonicalGaussians(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from ffavatar.animate import Rig, pose_surface
-from ffavatar.geometry import turn_z_to
+from ffavatar.geometry import turn_z_to, vertex_normals
 from ffavatar.head import load_head
 from ffavatar.model import unseen_hair as hair
-from ffavatar.model.anchors import hairy_vertices, skull_at_ears, vertex_normals
+from ffavatar.model.anchors import hairy_vertices
+from ffavatar.model.ears import skull_at_ears
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 

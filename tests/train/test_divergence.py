@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ffavatar.model.decoder import _sample
+from ffavatar.model.reading import sample
 
 ONE_STEP = """
 import sys, torch
@@ -36,7 +36,7 @@ def test_what_is_read_at_no_position_is_no_number_and_has_no_gradient():
     lost = uv.isnan().any(-1)
     maps.requires_grad_(True)
     uv.requires_grad_(True)
-    found = _sample(maps, uv)
+    found = sample(maps, uv)
     assert torch.equal(found.isnan().all(-1), lost) and torch.equal(found.isnan().any(-1), lost)
     found.nansum().backward()  # without the guard: a segmentation fault
     assert uv.grad[~lost].isfinite().all() and not uv.grad[lost].any() and maps.grad.isfinite().all()
@@ -45,7 +45,7 @@ def test_what_is_read_at_no_position_is_no_number_and_has_no_gradient():
 def test_numbers_are_read_as_torch_reads_them_to_the_bit():
     maps, uv = torch.rand(2, 3, 8, 8), torch.rand(2, 40, 2) * 1.4 - 0.2
     results = []
-    for read in (_sample, lambda m, at: F.grid_sample(
+    for read in (sample, lambda m, at: F.grid_sample(
         m, (at * 2 - 1)[:, :, None], align_corners=False, padding_mode="border"
     )[..., 0].transpose(1, 2)):  # fmt: skip
         m, at = maps.clone().requires_grad_(True), uv.clone().requires_grad_(True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag, normalize
+from torch.nn.functional import embedding_bag
 
 from ffavatar.head import HeadModel, Surface
+from ffavatar.model.ears import hollows, skull_at_ears
 
 NEIGHBOURS = 4
 _FOREIGN_KIND = 0.002  # weight with which hair borrows from skin, or skin from cloth, where both are near
@@ -20,8 +21,6 @@ _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names 
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
 SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02  # how deep what mattes carve away may sink: hair hides more than skin
 NAPE_BELOW_EARS_M, NAPE_FROM_REAR_M = 0.02, 0.015  # of the ears: where hair at the nape ends, and where it begins
-AURICLE_BEYOND_M = 0.0015  # of the ears' region, what lies further out than the scalp by this is auricle
-AURICLE_ROOT_M = 0.01  # how far under an auricle, from its rear edge on, the skull counts as hairy
 MOUTH_LIT_M = 0.025  # depth in which the light in a mouth falls to 1/e
 MOUTH_DARK = torch.tensor([0.18, 0.09, 0.09])  # what is left of it deep inside: red, from walls and tongue
 _CROWN_M, _GUMLINE_M, _TOOTH_M = 0.008, 0.0015, 0.006  # height of what is seen of a tooth, its end, and its width
@@ -45,7 +44,7 @@ class SurfaceTable:
     sinks: Tensor  # (N,) metres that a point which the mattes carve away may sink into the head, rather than vanish
     hairy: Tensor  # (N,) bool: scalp and nape, where hair is usual
     teeth: Tensor  # (N,) bool
-    tint: Tensor  # (N, 3) factors that make what lies deep in the mouth dark, and gums of teeth; 1 elsewhere
+    tint: Tensor  # (N, 3) factors that make what lies deep in mouth and ears dark, and gums of teeth; 1 elsewhere
     slack: Tensor  # (N,) metres by which a point may lie behind what a view shows and still be seen; < 0: never
     moved: Tensor  # (N, 3) metres by which the mouth's parts stand elsewhere than the head has them
 
@@ -112,6 +111,7 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
     teeth = label == _INNER_PARTS.index("teeth") + 1
     gums = torch.lerp(torch.ones_like(points), _GUM_OF_TOOTH.to(points), _in_gums(head, surface, points)[:, None])
     tint = torch.where(torch.cat(anchored), gums * _mouth_light(head, points, label), 1.0)  # others lend to the skin
+    tint = tint * (1 - surface.interpolate(hollows(head, labels == 0)[:, None]))
     moved = _moved(head)[surface.parents[:, 0]]
     return SurfaceTable(
         surface, points, spacing, torch.cat(nearest), torch.cat(weight), label > 0, sinks, hairy, teeth, tint, slack,
@@ -155,20 +155,6 @@ def hairy_vertices(head: HeadModel) -> Tensor:
         head.v_template[ears][:, 2].min() + NAPE_FROM_REAR_M,
     )
     return scalp | (neck & (head.v_template[:, 1] > low) & (head.v_template[:, 2] < rear))
-
-
-def skull_at_ears(head: HeadModel) -> Tensor:
-    """(V,) bool: of the ears' region what is skull, above and behind the auricles, where hair usually grows."""
-    none = torch.zeros(len(head.v_template), dtype=torch.bool, device=head.v_template.device)
-    scalp, ears = head.regions.get("scalp", none), head.regions.get("ears", none)
-    if not (scalp.any() and ears.any()):
-        return none
-    points = head.v_template
-    sticks_out = ears & (points[:, 0].abs() > points[scalp][:, 0].abs().max() + AURICLE_BEYOND_M)
-    if not sticks_out.any():
-        return none
-    top, back = points[sticks_out][:, 1].max(), points[sticks_out][:, 2].min() + AURICLE_ROOT_M
-    return ears & ~sticks_out & ((points[:, 1] > top) | (points[:, 2] < back))
 
 
 def _sinking(head: HeadModel, labels: Tensor) -> Tensor:
@@ -255,13 +241,3 @@ def lift_mask(head: HeadModel, anchors: Tensor) -> Tensor:
     shut = head.v_template[closed]
     distance = torch.cdist(points, shut).min(1).values if len(shut) else torch.full((len(points),), 1.0)
     return (distance / 0.03).clamp(0, 1) * (~closed[anchors]).float()
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Area-weighted normals. (..., V, 3), (F, 3) -> (..., V, 3)."""
-    a, b, c = (vertices.index_select(-2, faces[:, k]) for k in range(3))
-    face_normal = torch.linalg.cross(b - a, c - a)
-    out = torch.zeros_like(vertices)
-    for k in range(3):
-        out = out.index_add(-2, faces[:, k], face_normal)
-    return normalize(out, dim=-1)

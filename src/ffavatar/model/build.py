@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,13 +16,14 @@ from ffavatar.head import HeadModel, load_head
 from ffavatar.model.anchors import choose_anchors, surface_table
 from ffavatar.model.back_hair import hang_behind
 from ffavatar.model.config import PRESETS, ModelConfig
-from ffavatar.model.decoder import AnchoredDecoder, FullDecoder, Sources
+from ffavatar.model.decoder import AnchoredDecoder, FullDecoder
 from ffavatar.model.encoder import ConvEncoder, DinoEncoder
 from ffavatar.model.estimator import DinoEstimator, Estimate, LandmarkEstimator
 from ffavatar.model.feedback import Shares
 from ffavatar.model.looks import Looks
 from ffavatar.model.outgrowth import outgrow
 from ffavatar.model.query_former import QueryFormer
+from ffavatar.model.reading import Sources
 from ffavatar.types import CanonicalGaussians, Views
 
 
@@ -93,8 +94,9 @@ class FFAvatar(nn.Module):
             rig, canonical, shares, learned = self.decoder(rig, level, sources, former)
             taken = looks.taken
             told, hangers, surface = (source[taken], params[taken]), self.decoder.hangers, len(canonical)
-            rig, canonical = outgrow(rig, canonical, *told, hangers, level)
+            rig, canonical, in_slit = outgrow(rig, canonical, *told, hangers, level)
             shares = shares.joined(len(canonical), 1.0)  # what has grown is the look's own
+            shares = replace(shares, colors=shares.colors * ~in_slit)
             rig, canonical = hang_behind(rig, canonical, len(canonical) - surface, *told, hangers, level)
             shares = shares.joined(len(canonical), 0.0)  # of what hangs behind the photos show nothing
         else:

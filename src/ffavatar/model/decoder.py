@@ -8,14 +8,21 @@ colours, weighted by visibility, on the fitted head, its outline lifted to the m
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffavatar.animate import Rig, pose_surface
-from ffavatar.geometry import axis_angle_to_quat, normalised_camera, project, quat_multiply, quat_rotate, turn_z_to
+from ffavatar.geometry import (
+    axis_angle_to_quat,
+    normalised_camera,
+    project,
+    quat_multiply,
+    quat_rotate,
+    turn_z_to,
+    vertex_normals,
+)
 from ffavatar.head import HeadModel, Surface
 from ffavatar.model.anchors import (
     SurfaceTable,
@@ -27,28 +34,26 @@ from ffavatar.model.anchors import (
     point_spacing,
     smoothing_kernel,
     surface_table,
-    vertex_normals,
 )
+from ffavatar.model.ears import auricles, hidden_by_hair, sides, told_of
 from ffavatar.model.feedback import Shares, shares_of
-from ffavatar.model.flow import gaussian_blurred
 from ffavatar.model.looks import Looks, Parts, light_of, light_told, read_looks, shown_beyond, told_best
+from ffavatar.model.reading import Sampled, Sources, sample
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
 from ffavatar.model.trimming import carved, trim
-from ffavatar.model.unseen_hair import likeness_of_hair, unseen_detail
+from ffavatar.model.unseen_hair import HAIR, likeness_of_hair, unseen_detail, weighted_median
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 ATTRIBUTES = 14  # offset 3, log scale 3, rotation as quaternion 4, opacity 1, colour 3: what the paper's head decodes
 OPACITY_AT_ZERO = 5.0  # logit: 0.993; less lets the background shine through between splats
 SCALE_OF_SPACING = 0.58  # standard deviation of a splat, in spacings of its neighbours
-SHARPENING, SHARPENING_SIGMA = 2.0, 1.2 / 512  # of the photos before colours are read: splats blur; sigma in crop sides
 THICKNESS = 0.2  # of an anchored splat along the surface's normal, in widths
 BLEND_SHARPNESS = 2.0  # exponent with which the views' trust weights their colours
 UNSURE = 0.005  # trust at which a splat's colour is half its own, half borrowed
 DOUBTFUL, CERTAIN = 0.5, 0.8  # matte at which a splat's colour is borrowed, for background is mixed in, and is its own
 LEAST_HAIR = 0.05  # weight with which what looks like skin lends its colour to the scalp: the bald have no other
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
-EDGE_PX = 4  # of a photo, along its edges, are not read: sharpening and resizing mix in what lies beyond
 TURNED_AWAY = -0.3  # cosine beyond which hair is behind the outline in all views, and is split as such
 SQUARE, SLANTING = 0.5, 0.2  # cosines from which unseen hair borrows as skin does, and up to which from hair alone
 MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
@@ -87,44 +92,6 @@ class FullDecoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sources:
-    """S source views and what is known of them."""
-
-    views: Views
-    params: HeadParams
-    features: Tensor  # (S, C, H, W)
-    looks: Looks
-    light: Tensor | None = None  # (S, V, 3) factors of colours read at base vertices, into the taken look's light
-
-    @cached_property
-    def maps(self) -> Tensor:
-        """(S, 5, H, W): what is read at points: colours, sharpened; matte, with a pixel to spare and 1 where nothing is
-        known; and 1 inside the photo, away from its edges."""
-        views = self.views
-        known = views.mattes * views.valid + (1 - views.valid)
-        soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
-        whole = -F.max_pool2d(-views.valid[:, None], 2 * EDGE_PX + 1, stride=1, padding=EDGE_PX)
-        return torch.cat([sharpened(views.images), soft, whole], 1)
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """What each of S source views says of each of N points."""
-
-    colors: Tensor  # (S, N, 3)
-    features: Tensor  # (S, N, C)
-    matte: Tensor  # (S, N) in [0, 1]; 1 outside the photo, where nothing is known
-    trust: Tensor  # (S, N) in [0, 1]: visible, facing the camera, inside photo and matte
-    facing: Tensor  # (S, N) cosine between normal and viewing direction
-    depth: Tensor  # (S, N) metres before the camera
-
-    def cues(self) -> Tensor:
-        """(S, N, C + 6): what the networks are told of each point."""
-        beside = [value[..., None] for value in (self.matte, self.trust, self.facing)]
-        return torch.cat([self.features, self.colors, *beside], -1)
-
-
-@dataclass(frozen=True)
 class _Splats:
     """N Gaussians on their way from the surface's points to the avatar."""
 
@@ -139,23 +106,6 @@ class _Splats:
     slack: Tensor  # (N,) metres
 
 
-def _sample(maps: Tensor, uv: Tensor) -> Tensor:
-    """Bilinear samples of maps (S, C, H, W) at crop positions (S, N, 2) in [0, 1] -> (S, N, C)."""
-    if torch.is_grad_enabled() and (lost := uv.isnan().any(-1, keepdim=True)).any():
-        # torch's backward pass on CPUs dies of such positions (pytorch #24823); what they read is no number either
-        return _sample(maps, uv.masked_fill(lost, 0)).masked_fill(lost, torch.nan)
-    grid = (uv * 2 - 1)[:, :, None]
-    return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
-
-
-def sharpened(images: Tensor) -> Tensor:
-    """Unsharp masking: what drawing by splats about a pixel wide takes away is added before. (S, H, W, 3) -> (S, 3, H,
-    W) in [0, 1]."""
-    maps = images.permute(0, 3, 1, 2)
-    blurred = gaussian_blurred(maps, SHARPENING_SIGMA * images.shape[1])
-    return (maps + SHARPENING * (maps - blurred)).clamp(0, 1)
-
-
 class AnchoredDecoder(nn.Module):
     """Anchor tokens + projected image evidence -> Gaussians on any subdivision level."""
 
@@ -164,6 +114,8 @@ class AnchoredDecoder(nn.Module):
     smooth: Tensor
     near: Tensor
     hairy: Tensor
+    ears: Tensor
+    sides: Tensor
     liftable: Tensor
     anchors: Tensor
 
@@ -176,6 +128,8 @@ class AnchoredDecoder(nn.Module):
         self.register_buffer("smooth", smoothing_kernel(head, anchors, 0.015), persistent=False)
         self.register_buffer("near", nearness_kernel(head, anchors), persistent=False)
         self.register_buffer("hairy", hairy_vertices(head)[anchors], persistent=False)
+        self.register_buffer("ears", auricles(head)[:, None].float(), persistent=False)
+        self.register_buffer("sides", sides(head), persistent=False)
         self.register_buffer("liftable", lift_mask(head, anchors), persistent=False)
         self._tables: dict[tuple[int, str], SurfaceTable] = {}
         hidden = 96
@@ -239,16 +193,16 @@ class AnchoredDecoder(nn.Module):
         """
         params = sources.params
         points, turn = pose_surface(rig, params)
-        normals = vertex_normals(rig.neutral, rig.head.faces)
+        normals = torch.lerp(vertex_normals(rig.neutral, rig.head.faces), self.sides, self.ears)
         normal = F.normalize(rig.surface.interpolate(normals), dim=-1)
         points = points + quat_rotate(turn, offsets)
         camera = normalised_camera(1, len(params), points.device)
         uv, depth = project(points, camera)
         facing = (quat_rotate(turn, normal) * F.normalize(-points, dim=-1)).sum(-1)
         with torch.no_grad():
-            behind = depth - _sample(front, uv)[..., 0]
+            behind = depth - sample(front, uv)[..., 0]
             visible = torch.sigmoid((slack - behind) / 0.002) * (slack >= 0)  # a soft depth test
-        raw = _sample(sources.maps, uv)
+        raw = sample(sources.maps, uv)
         colors, matte, valid = raw[..., :3], raw[..., 3], raw[..., 4]
         inside = ((uv > 0) & (uv < 1)).all(-1).float() * (valid > 0.99)
         matte = matte * inside + (1 - inside)
@@ -257,7 +211,7 @@ class AnchoredDecoder(nn.Module):
         if sources.light is not None:
             light = torch.stack([rig.surface.interpolate(one) for one in sources.light])
             colors = (colors * light).clamp(0, 1)
-        return Sampled(colors, _sample(sources.features, uv), matte, trust, facing, depth)
+        return Sampled(colors, sample(sources.features, uv), matte, trust, facing, depth)
 
     @torch.no_grad()
     def _in_one_light(self, seen: Sampled, sources: Sources) -> Sources:
@@ -306,7 +260,7 @@ class AnchoredDecoder(nn.Module):
         walk = points[:, :, None] + normal[:, :, None] * steps[:, None]  # (S, A, T, 3)
         uv, _ = project(walk.flatten(1, 2), normalised_camera(1, len(params), points.device))
         person = views.mattes * views.valid
-        matte = _sample(person[:, None], uv)[..., 0].unflatten(1, (-1, _LIFT_STEPS))
+        matte = sample(person[:, None], uv)[..., 0].unflatten(1, (-1, _LIFT_STEPS))
         inside = ((uv > 0.01) & (uv < 0.99)).all(-1).unflatten(1, (-1, _LIFT_STEPS))
         still = torch.cumprod((matte > 0.5).float(), -1)
         height = (still.sum(-1) - 1).clamp_min(0) * (MAX_LIFT_M / (_LIFT_STEPS - 1))
@@ -348,12 +302,13 @@ class AnchoredDecoder(nn.Module):
         front = self.front(rig, offsets, params, spacing)
         seen = self.look(rig, table.slack, offsets, sources, front)
         cues = seen.cues()
-        share, confidence = self._shares(seen, cues)
+        ear = rig.surface.interpolate(self.ears)[:, 0]
+        share, confidence = self._shares(seen, cues, ear)
         mixed = (share[..., None] * cues).sum(0)
         sampled = (share[..., None] * seen.colors).sum(0)
         spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
         confidence = torch.where(table.teeth, confidence * likeness_of_teeth(sampled), confidence)
-        filled, skin = self._fill(table, sampled, confidence, seen)
+        filled, skin, over = self._fill(table, sampled, confidence, seen, ear, taken)
         base_color = confidence[:, None] * sampled + (1 - confidence[:, None]) * filled
         carve = carved(seen.matte[taken])
         extra = torch.cat([mixed, confidence[:, None], carve[:, None], spread_out], -1)
@@ -371,8 +326,16 @@ class AnchoredDecoder(nn.Module):
             colors=(base_color + 0.5 * torch.tanh(raw[:, 11:14])).clamp(0, 1),
         )
         splats = _Splats(
-            rig.surface, canonical, base_color, confidence, carve, table.inner, table.hairy, table.sinks, table.slack
-        )
+            rig.surface,
+            canonical,
+            base_color,
+            confidence,
+            carve,
+            table.inner,
+            table.hairy | (over > 0.5),
+            table.sinks,
+            table.slack,
+        )  # fmt: skip
         for _ in range(ROUNDS if level >= LEVEL else 0):
             splats, seen = self._split(rig, splats, seen, sources, front)
         rig = rig_at(rig, splats.surface)
@@ -381,16 +344,18 @@ class AnchoredDecoder(nn.Module):
         closed = (splats.sinks > 0) & ~splats.hairy
         cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks, closed)
         told = told_best(seen.trust, seen.facing, taken, self.of_face(rig.surface) & ~splats.hairy & ~splats.inner)
-        shares = shares_of(told, seen.facing[taken].amax(0), closed)
+        facing = seen.facing[taken].amax(0)
+        shares = shares_of(told * told_of(rig.surface.interpolate(self.ears)[:, 0], facing), facing, closed)
         # tongue and cheeks are read by feedback alone, and not where photos show teeth before them
         unlike = 1 - likeness_of_teeth(seen.colors[taken].mean(0))
         return rig, cut, shares.within(splats.slack < 0, unlike), learned
 
-    def _shares(self, seen: Sampled, cues: Tensor) -> tuple[Tensor, Tensor]:
+    def _shares(self, seen: Sampled, cues: Tensor, ear: Tensor) -> tuple[Tensor, Tensor]:
         """Each view's share in each point's colour, (S, N), and how much of it is the point's own, (N,)."""
-        logits = BLEND_SHARPNESS * torch.log(seen.trust + 1e-3) + self.score(cues)[..., 0]
+        trust = seen.trust * told_of(ear, seen.facing) ** 2
+        logits = BLEND_SHARPNESS * torch.log(trust + 1e-3) + self.score(cues)[..., 0]
         share = torch.softmax(logits, 0)
-        total = seen.trust.amax(0)
+        total = trust.amax(0)
         within = ((share * seen.matte).sum(0) - DOUBTFUL) / (CERTAIN - DOUBTFUL)
         return share, total / (total + UNSURE) * within.clamp(0.01, 1)
 
@@ -411,7 +376,7 @@ class AnchoredDecoder(nn.Module):
         )
         slack = splats.slack[parent]
         found = self.look(rig_at(rig, surface), slack, four.offsets, sources, front)
-        share, confidence = self._shares(found, found.cues())
+        share, confidence = self._shares(found, found.cues(), surface.interpolate(self.ears)[:, 0])
         own = (share[..., None] * found.colors).sum(0)
         color = torch.lerp(splats.base_color[parent], own, confidence[:, None])
         four = replace(four, colors=(color + four.colors - splats.base_color[parent]).clamp(0, 1))
@@ -449,9 +414,11 @@ class AnchoredDecoder(nn.Module):
         content = torch.cat([seen.features[:, at], seen.colors[:, at], seen.matte[:, at, None]], -1)
         return self.evidence(torch.cat([(share * content).sum(0), lift[:, None] * 10], -1))
 
-    def _fill(self, table: SurfaceTable, colors: Tensor, confidence: Tensor, seen: Sampled) -> tuple[Tensor, Tensor]:
-        """Colours for what no view shows, borrowed over the surface from what is seen, (N, 3); and the face's mean
-        colour, (3,)."""
+    def _fill(
+        self, table: SurfaceTable, colors: Tensor, confidence: Tensor, seen: Sampled, ear: Tensor, taken: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Colours for what no view shows, borrowed over the surface from what is seen, (N, 3); the face's mean colour,
+        (3,); and how far hair hides each point of an ear, (N,)."""
         # deep in the mouth it is dark: what lies there borrows a colour in its own light, and lends little
         lends = (confidence * table.tint.amin(-1) ** 2)[:, None]
         gathered = table.gather(torch.cat([colors * lends, table.tint * lends], -1), len(self.anchors))
@@ -466,12 +433,17 @@ class AnchoredDecoder(nn.Module):
         # it is seen: forehead, ears and background beside the hair are none.
         hair = table.hairy * seen.trust.amax(0) * likeness_of_hair(colors, skin).clamp_min(LEAST_HAIR) * confidence
         if float(hair.detach().sum()) < 1:
-            return filled, skin
-        usual = torch.cat([_weighted_median(colors, hair), hair.new_ones(1)])
+            return filled, skin, torch.zeros_like(ear)
+        usual = torch.cat([weighted_median(colors, hair), hair.new_ones(1)])
         lent = torch.cat([colors * hair[:, None], hair[:, None]], -1)
         behind = self.fill @ (self.hairy[:, None] * table.gather(lent, len(self.anchors))) + _USUAL_WEIGHT * usual
         away = table.hairy * ((SQUARE - seen.facing.amax(0)) / (SQUARE - SLANTING)).clamp(0, 1)
-        return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), away[:, None]), skin
+        trust = seen.trust[taken]
+        shown = (trust[..., None] * seen.colors[taken]).sum(0) / trust.sum(0).clamp_min(1e-6)[:, None]
+        nearer = (shown - usual[:3]).norm(dim=-1) < (shown - skin).norm(dim=-1)
+        over = hidden_by_hair(table.points, ear, nearer & (likeness_of_hair(usual[:3], skin) > HAIR), trust.amax(0))
+        away = torch.maximum(away, over)
+        return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), away[:, None]), skin, over
 
 
 def likeness_of_teeth(colors: Tensor) -> Tensor:
@@ -479,13 +451,6 @@ def likeness_of_teeth(colors: Tensor) -> Tensor:
     saturation = 1 - colors.amin(-1) / colors.amax(-1).clamp_min(1e-3)
     low, high = TEETH_SATURATION
     return ((high - saturation) / (high - low)).clamp(0, 1)
-
-
-def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:
-    """Of each column of values (N, D), with weights (N,): (D,)."""
-    ordered, order = values.sort(0)
-    upto = weights[order].cumsum(0)
-    return ordered.gather(0, (upto >= 0.5 * upto[-1:]).int().argmax(0, keepdim=True))[0]
 
 
 def rig_at(rig: Rig, surface: Surface) -> Rig:

@@ -19,8 +19,9 @@ outline has its own equation: where a splat covers more than the (bent) matte, i
 
 Some of this is not every Gaussian's (``Shares``). Through a soft outline a photo would also change what lies behind it:
 specks on the back of the head. Skin that faces a camera is a closed surface, whatever a matte says of its rim, and
-would gape where another looks straight at it. Where other looks tell the colour of skin better, for the taken one has
-hair before it, the hair is a shade: it is there as the photo's camera sees it, and not when the head is turned.
+would gape where another looks straight at it. And some of what a photo shows is there as its own camera sees it, and
+not when the head is turned: hair before skin of which other looks tell more, ears seen from the front, what fills slits
+at the outline. That is a shade, and no lasting colour.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ HIDDEN = -0.3  # cosine between surface and view, at most of all views, up to wh
 class Shares:
     """How much of what the photos ask of it each of N Gaussians does, (N,) in [0, 1]."""
 
-    colors: Tensor
+    colors: Tensor  # at most as much as in ``shades``
     shades: Tensor
     opacities: Tensor
 
@@ -96,9 +97,9 @@ def shares_of(told: Tensor, facing: Tensor, closed: Tensor) -> Shares:
 @torch.no_grad()
 def feedback(
     rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, shares: Shares | None = None
-) -> tuple[CanonicalGaussians, Shades | None]:
+) -> tuple[CanonicalGaussians, Shades]:
     """``canonical`` with the colours and, at the outline, the opacities that ``views``, posed by ``params``, ask for;
-    and what is left of two or more views, at most of the ``MOST_SHADES`` that are most unlike, as their shades.
+    and what the views show beyond these, at most the ``MOST_SHADES`` that are most unlike, as their shades.
 
     The views must show one look (``model/looks.py``). ``shares``: of the change, all by default; the colours of lids
     and lips, which unfold in motion, make less of it in any case (``model/steadiness.py``), though not their shades,
@@ -107,7 +108,7 @@ def feedback(
     side = views.images.shape[1]
     posed = pose_gaussians(rig, canonical, params)
     shares = Shares.whole(canonical.opacities) if shares is None else shares
-    steady = (steadiness(rig, params) * shares.colors)[:, None]
+    steady = (steadiness(rig, params) * shares.shades)[:, None]
     photos = torch.cat([views.images, views.mattes[..., None], views.valid[..., None]], -1)
     posed, _ = _taught(posed, canonical.colors, steady, photos, BEFORE)
 
@@ -119,13 +120,13 @@ def feedback(
     known, picture = bent(maps, field), picture - (1 - cover)
     taught = _evenly_lit(known, picture, cover, LIGHT_SIGMA).permute(0, 2, 3, 1)
     posed, _ = _taught(posed, canonical.colors, steady, taught, AFTER, shares.opacities)
-    made = replace(canonical, colors=posed.colors, opacities=posed.opacities)
-    if len(views) == 1:
-        return made, None
+    lasting = (shares.colors / shares.shades.clamp_min(1e-6))[:, None]
+    colors = torch.lerp(canonical.colors, posed.colors, lasting)
+    made = replace(canonical, colors=colors, opacities=posed.opacities)
     taught = _evenly_lit(known, picture, cover, SHADE_SIGMA).permute(0, 2, 3, 1)
     kept = unlike(rig, params, MOST_SHADES)
     posed = replace(posed, means=posed.means[kept], quats=posed.quats[kept])
-    return made, _shades(posed, params[kept], shares.shades[:, None], taught[kept])
+    return made, _shades(posed, colors, params[kept], shares.shades[:, None], taught[kept])
 
 
 def unlike(rig: Rig, params: HeadParams, most: int) -> list[int]:
@@ -146,13 +147,14 @@ def unlike(rig: Rig, params: HeadParams, most: int) -> list[int]:
     return sorted(set(kept))
 
 
-def _shades(posed: Gaussians, params: HeadParams, share: Tensor, photos: Tensor) -> Shades:
-    """What each of the photos (S, H, W, 5) asks for by itself beyond ``posed``, which all of them taught."""
+def _shades(posed: Gaussians, lasting: Tensor, params: HeadParams, share: Tensor, photos: Tensor) -> Shades:
+    """What each of the photos (S, H, W, 5) asks for by itself beyond the ``lasting`` colours (N, 3), starting from
+    ``posed``, which all of them taught."""
     lack, weight = [], []
     for view in range(len(photos)):
         alone = replace(posed, means=posed.means[[view]], quats=posed.quats[[view]])
         alone, pixels = _taught(alone, posed.colors, share, photos[[view]], APART)
-        lack.append((alone.colors - posed.colors).clamp(-0.5, 0.5))
+        lack.append((alone.colors - lasting).clamp(-0.5, 0.5))
         weight.append(pixels)
     shown = torch.stack(weight, 1)
     return Shades(

@@ -2,6 +2,11 @@
 
 Where a view's matte shows the person and the avatar made so far does not, Gaussians are put on the picture's grid at
 the depth of the nearest surface. They hang on the nearby scalp, neck and torso by an offset and pose like all others.
+
+Some only fill slits a few pixels wide between the avatar's outline and the photo's. Along an outline depth changes by
+centimetres from one pixel to the next, and when the head turns they lie strewn over the surface: dots, if they had the
+colours of the photo's edge. So their own colours are those of the surface beneath, and what the photo shows is for its
+own pose (``Shares`` in ``model/feedback.py``).
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ MOST_STRETCH = 1.6  # by which they are widened where the head's rest sets them 
 UNDERLAP = 2  # cells by which they reach under what is there
 UNDER_M, UNDER_FACE_M = 0.004, 0.02  # how deep below it, and below a face
 BESIDE_FACE = 8  # cells beside a face in which they come forward again
+SLIT = 5  # cells; a gap that no square of so many fits into is a slit
 OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
@@ -39,20 +45,21 @@ _REACH = 5  # halvings of the grid over which depth is extended: 32 cells
 
 def outgrow(
     rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, hangers: Tensor, level: int
-) -> tuple[Rig, CanonicalGaussians]:
-    """The avatar with what its source views show beyond it; a view adds what those before it left open.
+) -> tuple[Rig, CanonicalGaussians, Tensor]:
+    """The avatar with what its source views show beyond it, a view adding what those before it left open; and which of
+    all Gaussians only fill slits, (N,) bool.
 
     ``hangers`` (K,): base vertices that may carry such points. The result does not depend on the views' order: they are
     taken by how far the head is turned. The added Gaussians are evidence, not learned: no gradient reaches them.
     """
-    grown_rig, grown = _grow(rig, canonical, views, params, hangers, level)
-    return grown_rig, canonical.extended(grown)
+    grown_rig, grown, in_slit = _grow(rig, canonical, views, params, hangers, level)
+    return grown_rig, canonical.extended(grown), in_slit
 
 
 @torch.no_grad()
 def _grow(
     rig: Rig, canonical: CanonicalGaussians, views: Views, params: HeadParams, hangers: Tensor, level: int
-) -> tuple[Rig, CanonicalGaussians]:
+) -> tuple[Rig, CanonicalGaussians, Tensor]:
     grid = GRID_PX[min(level, len(GRID_PX) - 1)]
     person = _shrink(views.mattes * views.valid, grid)
     valid = _shrink(views.valid, grid) > 0.99
@@ -62,6 +69,7 @@ def _grow(
     posed = rig.head.pose(rig.neutral.expand(count, -1, -1), rig.joints.expand(count, -1, -1), params)
     places, turns, rest = posed.vertices[:, hangers], F.normalize(posed.quats[:, hangers], dim=-1), rig.neutral[hangers]
     face = ~torch.isin(rig.surface.parents, hangers).any(1)
+    bare, in_slit = (rig, canonical), torch.zeros(len(canonical), dtype=torch.bool, device=places.device)
     surfaces = torch.stack([_front(*_drawn(rig, canonical, params[i : i + 1], grid, face)) for i in range(count)])
     for view in torch.argsort(params.root.norm(dim=-1) + params.neck.norm(dim=-1), stable=True).tolist():
         alpha, (depth,) = _drawn(rig, canonical, params[view : view + 1], grid)
@@ -72,7 +80,8 @@ def _grow(
             continue
         # some lie under the rim of what is there already, which may part from them in motion; deeper under a face's,
         # before which they would show when it turns
-        near = F.max_pool2d(gap[None, None].float(), 2 * UNDERLAP + 1, 1, UNDERLAP)[0, 0] > 0
+        near, wide = _widened(gap, UNDERLAP), _opened(gap, SLIT)
+        slit = torch.where(gap, ~wide, ~_widened(wide, UNDERLAP))
         rim, face_rim = (shown & near & ~gap & (surfaces[view, 1].gt(0.5) == is_face) for is_face in (False, True))
         own = _carried_on(inner[view], gap)
         # at the depth of a face's outline they would stand on its cheek as a line of dots when it turns
@@ -90,13 +99,39 @@ def _grow(
             )
             kept = share > 0
             canonical = _joined(canonical, added, kept)
+            in_slit = torch.cat([in_slit, slit[part][kept]])
             surface = replace(
                 rig.surface,
                 parents=torch.cat([rig.surface.parents, hangers[points.near[kept]]]),
                 barycentric=torch.cat([rig.surface.barycentric, points.weights[kept]]),
             )
             rig = replace(rig, surface=surface)
-    return rig, canonical
+    beneath = _colors_beneath(*bare, (rig.points() + canonical.offsets)[in_slit])
+    colors = canonical.colors.masked_scatter(in_slit[:, None], beneath)
+    return rig, replace(canonical, colors=colors), in_slit
+
+
+def _colors_beneath(rig: Rig, canonical: CanonicalGaussians, points: Tensor) -> Tensor:
+    """Mean colours of the avatar's Gaussians around the base vertices that are nearest to resting points (P, 3)."""
+    surface = rig.surface
+    share = (surface.barycentric * canonical.opacities[:, None])[..., None]
+    values = torch.cat([canonical.colors, rig.points() + canonical.offsets, torch.ones_like(share[:, 0])], -1)
+    total = values.new_zeros(len(rig.neutral), values.shape[1])
+    total.index_add_(0, surface.parents.flatten(), (share * values[:, None]).flatten(0, 1))
+    total = total[total[:, -1] > 0]
+    colors, places = (total[:, :-1] / total[:, -1:]).split(3, 1)
+    near, weights = nearest(points, places, NEAR_M)
+    return (colors[near] * weights[..., None]).sum(1)
+
+
+def _widened(mask: Tensor, reach: int) -> Tensor:
+    """A mask (H, W) bool with ``reach`` cells around it."""
+    return F.max_pool2d(mask[None, None].float(), 2 * reach + 1, 1, reach)[0, 0] > 0
+
+
+def _opened(mask: Tensor, side: int) -> Tensor:
+    """What of a mask (H, W) bool squares of ``side`` cells, an odd number, cover that fit into it."""
+    return _widened(~_widened(~mask, side // 2), side // 2)
 
 
 def _shrink(maps: Tensor, grid: int) -> Tensor:

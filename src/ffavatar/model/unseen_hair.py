@@ -36,6 +36,13 @@ def likeness_of_hair(colors: Tensor, skin: Tensor) -> Tensor:
     return 1 - torch.exp(-0.5 * ((colors - skin).norm(dim=-1) / SKIN_SIGMA) ** 2)
 
 
+def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
+    """Of each column of values (N, D), with weights (N,): (D,)."""
+    ordered, order = values.sort(0)
+    upto = weights[order].cumsum(0)
+    return ordered.gather(0, (upto >= 0.5 * upto[-1:]).int().argmax(0, keepdim=True))[0]
+
+
 @dataclass(frozen=True)
 class Frames:
     """Tangent frames on the surface, (K, 3) each, metres of the neutral head."""

@@ -1,0 +1,72 @@
+"""What source views say of points on the head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffavatar.model.flow import gaussian_blurred
+from ffavatar.model.looks import Looks
+from ffavatar.types import HeadParams, Views
+
+SHARPENING, SHARPENING_SIGMA = 2.0, 1.2 / 512  # of the photos before colours are read: splats blur; sigma in crop sides
+EDGE_PX = 4  # of a photo, along its edges, are not read: sharpening and resizing mix in what lies beyond
+
+
+@dataclass(frozen=True)
+class Sources:
+    """S source views and what is known of them."""
+
+    views: Views
+    params: HeadParams
+    features: Tensor  # (S, C, H, W)
+    looks: Looks
+    light: Tensor | None = None  # (S, V, 3) factors of colours read at base vertices, into the taken look's light
+
+    @cached_property
+    def maps(self) -> Tensor:
+        """(S, 5, H, W): what is read at points: colours, sharpened; matte, with a pixel to spare and 1 where nothing is
+        known; and 1 inside the photo, away from its edges."""
+        views = self.views
+        known = views.mattes * views.valid + (1 - views.valid)
+        soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
+        whole = -F.max_pool2d(-views.valid[:, None], 2 * EDGE_PX + 1, stride=1, padding=EDGE_PX)
+        return torch.cat([sharpened(views.images), soft, whole], 1)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What each of S source views says of each of N points."""
+
+    colors: Tensor  # (S, N, 3)
+    features: Tensor  # (S, N, C)
+    matte: Tensor  # (S, N) in [0, 1]; 1 outside the photo, where nothing is known
+    trust: Tensor  # (S, N) in [0, 1]: visible, facing the camera, inside photo and matte
+    facing: Tensor  # (S, N) cosine between normal and viewing direction
+    depth: Tensor  # (S, N) metres before the camera
+
+    def cues(self) -> Tensor:
+        """(S, N, C + 6): what the networks are told of each point."""
+        beside = [value[..., None] for value in (self.matte, self.trust, self.facing)]
+        return torch.cat([self.features, self.colors, *beside], -1)
+
+
+def sample(maps: Tensor, uv: Tensor) -> Tensor:
+    """Bilinear samples of maps (S, C, H, W) at crop positions (S, N, 2) in [0, 1] -> (S, N, C)."""
+    if torch.is_grad_enabled() and (lost := uv.isnan().any(-1, keepdim=True)).any():
+        # torch's backward pass on CPUs dies of such positions (pytorch #24823); what they read is no number either
+        return sample(maps, uv.masked_fill(lost, 0)).masked_fill(lost, torch.nan)
+    grid = (uv * 2 - 1)[:, :, None]
+    return F.grid_sample(maps, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
+
+
+def sharpened(images: Tensor) -> Tensor:
+    """Unsharp masking: what drawing by splats about a pixel wide takes away is added before. (S, H, W, 3) -> (S, 3, H,
+    W) in [0, 1]."""
+    maps = images.permute(0, 3, 1, 2)
+    blurred = gaussian_blurred(maps, SHARPENING_SIGMA * images.shape[1])
+    return (maps + SHARPENING * (maps - blurred)).clamp(0, 1)
