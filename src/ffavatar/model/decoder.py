@@ -64,6 +64,12 @@ _LIFT_STEPS = 24
 _DEPTH_PIXELS = 192
 _DEFAULT_FACE = 0.55  # mean sRGB value of a face in the light for which the default colours are meant
 TEETH_SATURATION = (0.15, 0.25)  # up to which a colour surely is a tooth's, and from which surely not
+SHOULDER_M, MIDDLE = 0.09, (0.1, 1)  # from the torso's middle on; and weights from there to here, before squaring
+BARE, CLOTHED = (
+    0.4,
+    0.6,
+)  # parts of the shoulders that are unlike the face: up to which they are bare, and from which not
+LEAST_CLOTH = 0.25  # weight with which what looks like hair counts as clothes
 _USUAL_WEIGHT = 0.3  # of the hair's median colour against colours borrowed from near and far
 _DEFAULT_WEIGHT = 1e-6  # of the default colours against borrowed ones: only where nothing of a kind was seen
 
@@ -429,21 +435,46 @@ class AnchoredDecoder(nn.Module):
         default = _DEFAULT_WEIGHT * light * self.default
         filled = table.spread((borrowed + default) / (told + _DEFAULT_WEIGHT)) * table.tint
 
+        away = ((SQUARE - seen.facing.amax(0)) / (SQUARE - SLANTING)).clamp(0, 1)
         # Where it is not seen squarely only hair lends to hair, the more the less it looks like the face and the better
         # it is seen: forehead, ears and background beside the hair are none.
         hair = table.hairy * seen.trust.amax(0) * likeness_of_hair(colors, skin).clamp_min(LEAST_HAIR) * confidence
         if float(hair.detach().sum()) < 1:
-            return filled, skin, torch.zeros_like(ear)
+            return self._clothed(table, filled, colors, confidence, away, skin, skin), skin, torch.zeros_like(ear)
         usual = torch.cat([weighted_median(colors, hair), hair.new_ones(1)])
         lent = torch.cat([colors * hair[:, None], hair[:, None]], -1)
         behind = self.fill @ (self.hairy[:, None] * table.gather(lent, len(self.anchors))) + _USUAL_WEIGHT * usual
-        away = table.hairy * ((SQUARE - seen.facing.amax(0)) / (SQUARE - SLANTING)).clamp(0, 1)
+        hidden = table.hairy * away
         trust = seen.trust[taken]
         shown = (trust[..., None] * seen.colors[taken]).sum(0) / trust.sum(0).clamp_min(1e-6)[:, None]
         nearer = (shown - usual[:3]).norm(dim=-1) < (shown - skin).norm(dim=-1)
         over = hidden_by_hair(table.points, ear, nearer & (likeness_of_hair(usual[:3], skin) > HAIR), trust.amax(0))
-        away = torch.maximum(away, over)
-        return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), away[:, None]), skin, over
+        hidden = torch.maximum(hidden, over)
+        filled = self._clothed(table, filled, colors, confidence, away, skin, usual[:3])
+        return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), hidden[:, None]), skin, over
+
+    def _clothed(
+        self, table: SurfaceTable, filled: Tensor, colors: Tensor, own: Tensor, away: Tensor, skin: Tensor, hair: Tensor
+    ) -> Tensor:
+        """``filled`` (N, 3) where clothes go on that no photo shows, behind and below it, if the shoulders wear any.
+
+        Clothes are what does not look like the face's ``skin`` (3,), on the shoulders above all: a jacket is in the
+        middle a shirt; and hair hangs before them, so what looks like ``hair`` (3,) counts little. ``own`` (N,) as in
+        ``_Splats.confidence``, ``away`` (N,) in [0, 1]: how far a point is turned away from all views.
+        """
+        torso = table.surface.interpolate(self.on_torso.to(colors)[:, None])[:, 0]
+        out = table.points[:, 0].abs() / SHOULDER_M
+        unlike, seen = likeness_of_hair(colors, skin), torso * own
+        cloth = seen * unlike * likeness_of_hair(colors, hair).clamp_min(LEAST_CLOTH) * out.clamp(*MIDDLE) ** 2
+        if float(cloth.detach().sum()) < 1:
+            return filled
+        usual = torch.cat([weighted_median(colors, cloth), cloth.new_ones(1)])
+        lent = table.gather(torch.cat([colors * cloth[:, None], cloth[:, None]], -1), len(self.anchors))
+        lent = self.fill @ (self.on_torso[self.anchors][:, None] * lent) + _USUAL_WEIGHT * usual
+        shoulders = seen * (out > 1)
+        covered = (shoulders * unlike).sum() / shoulders.sum().clamp_min(1e-6)
+        share = torso * torch.maximum(away, 1 - own) * ((covered - BARE) / (CLOTHED - BARE)).clamp(0, 1)
+        return torch.lerp(filled, table.spread(lent[:, :3] / lent[:, 3:]), share[:, None])
 
 
 def likeness_of_teeth(colors: Tensor) -> Tensor:
