@@ -1,4 +1,5 @@
-"""What grows beyond the skin: covers the mattes, does not depend on the order of views, needs their agreement."""
+"""What grows beyond the skin: covers the mattes, does not depend on the order of views, needs their agreement; and in
+slits has the surface's colours."""
 
 from dataclasses import replace
 
@@ -68,7 +69,7 @@ def test_the_mattes_are_covered_in_the_photos_colours(scene, index, least):
     missing = views.mattes[index] - (render_avatar(rig, canonical, params[index], SIZE).alphas > 0.5).float()
     hole = -torch.nn.functional.max_pool2d(-missing, 5, 1, 2) > 0.5  # without the block's ragged edge
     assert hole.sum() > 100 * len(index)
-    full_rig, full = grown(scene, views, index)
+    full_rig, full, _ = grown(scene, views, index)
     after = render_avatar(full_rig, full, params[index], SIZE)
     assert after.alphas[hole].mean() > least
     added = full.colors[len(canonical) :]
@@ -77,7 +78,7 @@ def test_the_mattes_are_covered_in_the_photos_colours(scene, index, least):
 
 def test_the_surface_is_kept_and_parents_are_hangers(scene):
     _, canonical, _, hangers = scene
-    full_rig, full = grown(scene, views_with_hair(scene, 2), [0, 1])
+    full_rig, full, _ = grown(scene, views_with_hair(scene, 2), [0, 1])
     count = len(canonical)
     assert torch.equal(full.offsets[:count], canonical.offsets) and len(full_rig.surface) == len(full)
     assert torch.isin(full_rig.surface.parents[count:], hangers).all()
@@ -86,8 +87,8 @@ def test_the_surface_is_kept_and_parents_are_hangers(scene):
 
 def test_the_order_of_views_does_not_matter(scene):
     views = views_with_hair(scene, 3)
-    _, first = grown(scene, views, [0, 1, 2])
-    _, second = grown(scene, views, [2, 0, 1])
+    _, first, _ = grown(scene, views, [0, 1, 2])
+    _, second, _ = grown(scene, views, [2, 0, 1])
     assert len(first) == len(second)
     for name, value in vars(first).items():
         torch.testing.assert_close(value, getattr(second, name), atol=1e-5, rtol=1e-4)
@@ -98,7 +99,7 @@ def test_nothing_grows_where_the_avatar_fills_its_mattes(scene):
     drawn = render_avatar(rig, canonical, params, SIZE)
     full = torch.ones(3, SIZE, SIZE)
     views = Views(drawn.images, (drawn.alphas > 0.96).float(), full, torch.zeros(3, 478, 3), torch.zeros(3, 52))
-    _, after = outgrow(rig, canonical, views, params, hangers, 1)
+    _, after, _ = outgrow(rig, canonical, views, params, hangers, 1)
     assert len(after) - len(canonical) < 0.002 * len(canonical)
 
 
@@ -125,10 +126,64 @@ def test_a_surface_of_another_colour_denies_what_would_stand_before_it(scene):
     mattes = torch.stack([torch.ones(SIZE, SIZE), wide, torch.ones(SIZE, SIZE)])
     views = Views(images, mattes, torch.ones_like(mattes), torch.zeros(3, 478, 3), torch.zeros(3, 52))
     count = len(canonical)
-    _, bright = outgrow(rig, canonical, replace(views, images=torch.full_like(images, 0.95)), params, hangers, 1)
-    _, dark = outgrow(rig, canonical, views, params, hangers, 1)
+    _, bright, _ = outgrow(rig, canonical, replace(views, images=torch.full_like(images, 0.95)), params, hangers, 1)
+    _, dark, _ = outgrow(rig, canonical, views, params, hangers, 1)
     near = dark.colors[count:].amax(1) < 0.3
     assert dark.opacities[count:][near].mean() < 0.5 * bright.opacities[count:].mean()
+
+
+def test_what_fills_slits_has_the_surfaces_colours(scene):
+    """A matte two cells wider than the head, before a green photo. Head and chest have colours of their own, which the
+    slits take from what lies beneath them."""
+    rig, canonical, params, hangers = scene
+    head, chest = torch.tensor([0.8, 0.6, 0.5]), torch.tensor([0.1, 0.3, 0.7])
+    low = rig.points()[:, 1:2] < -0.12
+    dressed = replace(canonical, colors=torch.where(low, chest, head))
+    mattes = (render_avatar(rig, dressed, params[:1], SIZE).alphas > 0.96).float()
+    wide = torch.nn.functional.max_pool2d(mattes, 5, 1, 2)
+    green = torch.tensor([0.0, 1.0, 0.0]).repeat(1, SIZE, SIZE, 1)
+    views = Views(green, wide, torch.ones_like(wide), torch.zeros(1, 478, 3), torch.zeros(1, 52))
+    full_rig, full, in_slit = outgrow(rig, dressed, views, params[:1], hangers, 1)
+    count = len(dressed)
+    assert len(full) > count + 1000 and in_slit.shape == (len(full),)
+    assert not in_slit[:count].any() and in_slit[count:].all()
+    torch.testing.assert_close(full.colors[:count], dressed.colors)
+    height = (full_rig.points() + full.offsets)[:, 1]
+    for color, beneath in ((head, in_slit & (height > -0.06)), (chest, in_slit & (height < -0.18))):
+        assert beneath.sum() > 500
+        torch.testing.assert_close(full.colors[beneath], color.expand(int(beneath.sum()), 3))
+
+
+def test_hair_is_no_slit(scene):
+    """The block keeps the photo's colour; along its ragged edge some of it is thin."""
+    count = len(scene[1])
+    full_rig, full, in_slit = grown(scene, views_with_hair(scene, 1), [0])
+    slits, others = (full.colors[count:][which] for which in (in_slit[count:], ~in_slit[count:]))
+    torch.testing.assert_close(slits, torch.full_like(slits, 0.6))
+    assert len(others) > 10 * len(slits) and others[:, 0].median() < 0.2
+    posed = pose_gaussians(full_rig, full, scene[2][[0]])
+    height = posed.means[0, :, 1] - posed.means[0, :count, 1].max()
+    inside = (height > 0.003) & (height < 0.02) & (posed.means[0, :, 0].abs() < 0.03)
+    assert inside.sum() > 100 and not in_slit[inside].any()
+
+
+def test_where_nothing_is_missing_nothing_fills_slits(scene):
+    rig, canonical, params, hangers = scene
+    nobody = torch.zeros(1, SIZE, SIZE)
+    views = Views(
+        torch.zeros(1, SIZE, SIZE, 3), nobody, torch.ones_like(nobody), torch.zeros(1, 478, 3), torch.zeros(1, 52)
+    )
+    for made in (canonical, replace(canonical, opacities=torch.full_like(canonical.opacities, torch.nan))):
+        _, after, in_slit = outgrow(rig, made, views, params[:1], hangers, 1)
+        assert len(after) == len(canonical) == len(in_slit) and not in_slit.any()
+
+
+def test_a_mask_is_opened_by_squares():
+    mask = torch.zeros(20, 20, dtype=torch.bool)
+    mask[4:9, 4:12] = True  # as narrow as the square
+    kept = mask.clone()
+    mask[12:16, 2:18] = True  # narrower by one
+    assert torch.equal(outgrowth._opened(mask, 5), kept)
 
 
 def test_depth_is_extended_from_what_is_near():
@@ -143,7 +198,7 @@ def test_depth_is_extended_from_what_is_near():
 def test_some_of_it_lies_under_the_rim(scene):
     """Where the block meets the head, its colour goes on behind the head's own, as deep as is told."""
     rig, canonical, params, _ = scene
-    full_rig, full = grown(scene, views_with_hair(scene, 1), [0])
+    full_rig, full, _ = grown(scene, views_with_hair(scene, 1), [0])
     count = len(canonical)
     posed = pose_gaussians(full_rig, full, params[[0]])
     uv, _ = project(posed.means, normalised_camera(SIZE))
@@ -199,9 +254,9 @@ def test_what_grows_beside_a_face_stands_further_back(scene, monkeypatch):
     wide = torch.nn.functional.max_pool2d(mattes, 31, 1, 15)
     blank = torch.zeros(1, 478, 3), torch.zeros(1, 52)
     views = Views(drawn.images * mattes[..., None], wide, torch.ones_like(wide), *blank)
-    back = outgrow(rig, canonical, views, params[:1], hangers, 1)
+    back = outgrow(rig, canonical, views, params[:1], hangers, 1)[:2]
     monkeypatch.setattr(outgrowth, "_beside", lambda mask, reach: torch.zeros_like(mask.float()))
-    flush = outgrow(rig, canonical, views, params[:1], hangers, 1)
+    flush = outgrow(rig, canonical, views, params[:1], hangers, 1)[:2]
     depths = [project(pose_gaussians(*one, params[:1]).means, normalised_camera(SIZE))[1][0] for one in (back, flush)]
     deeper = depths[0] - depths[1]
     assert (deeper > 0.9 * outgrowth.UNDER_FACE_M).sum() > 300

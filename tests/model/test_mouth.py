@@ -11,6 +11,7 @@ from ffavatar.model import create_model
 from ffavatar.model.anchors import part_labels, surface_table
 from ffavatar.model.config import TINY
 from ffavatar.model.decoder import likeness_of_teeth
+from ffavatar.model.ears import DARKEST, auricles
 from ffavatar.model.reading import Sampled
 
 
@@ -22,7 +23,9 @@ def test_the_mouth_is_darker_the_deeper_it_lies() -> None:
         part = labels == label
         light = table.tint[part][depth[part].argsort()]
         assert light.diff(dim=0).max() < 1e-6 and 0 < light[-1].mean() < 0.5 * light[0].mean()
-    assert (table.tint[(labels == 0) | (labels == 2)] == 1).all()  # skin, eyeballs
+    ear = table.surface.interpolate(auricles(head)[:, None].float())[:, 0] > 0
+    assert (table.tint[(labels == 0) & ~ear | (labels == 2)] == 1).all()  # skin, eyeballs
+    assert table.tint[ear].min() >= 1 - DARKEST and (table.tint[ear] == table.tint[ear, :1]).all()
 
 
 def test_teeth_have_gums_beyond_their_crowns() -> None:
@@ -73,7 +76,8 @@ def test_what_lies_deep_borrows_a_colour_in_its_own_light() -> None:
     seen = Sampled(
         *(torch.zeros(1, count, *width) for width in ((3,), (4,), (), (), (), ()))
     )  # nothing else is seen, so no hair lends
-    filled, _ = decoder._fill(table, torch.full((count, 3), 0.9), front.float(), seen)
+    no_ear, taken = torch.zeros(count), torch.tensor([True])
+    filled, *_ = decoder._fill(table, torch.full((count, 3), 0.9), front.float(), seen, no_ear, taken)
     assert front.any()
     for low, high in ((0.5, 0.6), (0.3, 0.4)):
         rear = table.teeth & (light > low) & (light < high)

@@ -114,7 +114,7 @@ def test_a_colour_is_borrowed_where_the_matte_doubts_it() -> None:
     seen = Sampled(
         torch.zeros(1, points, 3), features, matte, torch.ones(1, points), torch.ones(1, points), torch.ones(1, points)
     )
-    share, own = decoder._shares(seen, seen.cues())
+    share, own = decoder._shares(seen, seen.cues(), torch.zeros(points))
     assert torch.equal(share, torch.ones(1, points))
     expected = torch.tensor([1.0, 1.0, 0.5, 0.01, 0.01]) / (1 + UNSURE)
     assert torch.allclose(own, expected, atol=1e-5)

@@ -172,6 +172,10 @@ class AnchoredDecoder(nn.Module):
         """(N,) bool: a surface's points that look the same in every look."""
         return self.hanging(surface) < 0.1
 
+    def of_ears(self, surface: Surface) -> Tensor:
+        """(N,) 0 or 1: a surface's points on the ears and, lest these borrow their own colours, around the rims."""
+        return (surface.interpolate(self.ears)[:, 0] > 0).to(self.ears)
+
     @property
     def on_torso(self) -> Tensor:
         """(V,) bool: base vertices that clothes cover."""
@@ -308,7 +312,7 @@ class AnchoredDecoder(nn.Module):
         front = self.front(rig, offsets, params, spacing)
         seen = self.look(rig, table.slack, offsets, sources, front)
         cues = seen.cues()
-        ear = rig.surface.interpolate(self.ears)[:, 0]
+        ear = self.of_ears(rig.surface)
         share, confidence = self._shares(seen, cues, ear)
         mixed = (share[..., None] * cues).sum(0)
         sampled = (share[..., None] * seen.colors).sum(0)
@@ -351,7 +355,7 @@ class AnchoredDecoder(nn.Module):
         cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks, closed)
         told = told_best(seen.trust, seen.facing, taken, self.of_face(rig.surface) & ~splats.hairy & ~splats.inner)
         facing = seen.facing[taken].amax(0)
-        shares = shares_of(told * told_of(rig.surface.interpolate(self.ears)[:, 0], facing), facing, closed)
+        shares = shares_of(told * told_of(self.of_ears(rig.surface), facing), facing, closed)
         # tongue and cheeks are read by feedback alone, and not where photos show teeth before them
         unlike = 1 - likeness_of_teeth(seen.colors[taken].mean(0))
         return rig, cut, shares.within(splats.slack < 0, unlike), learned
@@ -382,7 +386,7 @@ class AnchoredDecoder(nn.Module):
         )
         slack = splats.slack[parent]
         found = self.look(rig_at(rig, surface), slack, four.offsets, sources, front)
-        share, confidence = self._shares(found, found.cues(), surface.interpolate(self.ears)[:, 0])
+        share, confidence = self._shares(found, found.cues(), self.of_ears(surface))
         own = (share[..., None] * found.colors).sum(0)
         color = torch.lerp(splats.base_color[parent], own, confidence[:, None])
         four = replace(four, colors=(color + four.colors - splats.base_color[parent]).clamp(0, 1))

@@ -45,7 +45,7 @@ def auricles(head: HeadModel) -> Tensor:
     angle = torch.arange(_DIRECTIONS, device=points.device) * (2 * torch.pi / _DIRECTIONS)
     reach = points[:, 1:] @ torch.stack([angle.cos(), angle.sin()])
     within = (reach < reach[sticks_out].amax(0) + RIM_M).all(1) & (points[:, 0].abs() > LEAST_OUT_M)
-    return within & ~skull_at_ears(head)
+    return within & ~skull_at_ears(head) & ~head.regions["scalp"]
 
 
 def sides(head: HeadModel) -> Tensor:

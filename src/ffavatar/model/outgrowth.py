@@ -106,6 +106,8 @@ def _grow(
                 barycentric=torch.cat([rig.surface.barycentric, points.weights[kept]]),
             )
             rig = replace(rig, surface=surface)
+    if not in_slit.any():
+        return rig, canonical, in_slit
     beneath = _colors_beneath(*bare, (rig.points() + canonical.offsets)[in_slit])
     colors = canonical.colors.masked_scatter(in_slit[:, None], beneath)
     return rig, replace(canonical, colors=colors), in_slit
