@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from painted_heads import Colour, avatar_of, painted_photo
 
 from ffavatar.animate import Rig, render_avatar
 from ffavatar.avatar import Avatar
+from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import HeadModel, load_head
-from ffavatar.model import Estimate, create_model
+from ffavatar.model import create_model
 from ffavatar.model.anchors import hairy_vertices, part_labels, surface_table
 from ffavatar.model.decoder import AnchoredDecoder
 from ffavatar.model.ears import (
@@ -21,13 +23,13 @@ from ffavatar.model.ears import (
     auricles,
     hidden_by_hair,
     hollows,
+    pressed,
     sides,
     skull_at_ears,
     told_of,
 )
 from ffavatar.model.reading import Sampled
-from ffavatar.pipeline import decode
-from ffavatar.types import CanonicalGaussians, HeadParams, Views
+from ffavatar.types import HeadParams, Views
 
 SIZE = 192
 SKIN, HAIR, GARISH = (0.8, 0.6, 0.5), (0.2, 0.12, 0.08), (0.9, 0.35, 0.8)
@@ -184,29 +186,47 @@ def test_what_no_view_shows_of_an_ear_is_not_hidden(ears) -> None:
     torch.testing.assert_close(hidden_by_hair(place, ear, everywhere, left), ear * left)
 
 
-def photo_of(head: HeadModel, turned: float, ears: tuple[float, float, float]) -> tuple[Views, HeadParams]:
+def photo_of(head: HeadModel, turned: float, ears: Colour) -> tuple[Views, HeadParams]:
     """The average head with brown hair, turned to its left, and ears in a colour of their own."""
+    return painted_photo(head, turned, SIZE, SKIN, [(HAIR, hairy_vertices(head)), (ears, auricles(head))])
+
+
+def press(head: HeadModel, views: Views, params: HeadParams) -> torch.Tensor:
     rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(1))
-    count, parents = len(rig.surface), rig.surface.parents
-    colors = torch.tensor(SKIN).repeat(count, 1)
-    colors[hairy_vertices(head)[parents].all(1)] = torch.tensor(HAIR)
-    colors[auricles(head)[parents].all(1)] = torch.tensor(ears)
-    gaussians = CanonicalGaussians(
-        torch.zeros(count, 3), torch.tensor([1.0, 0, 0, 0]).expand(count, 4), torch.full((count, 3), 0.002),
-        torch.full((count,), 0.99), colors,
-    )  # fmt: skip
-    params = HeadParams.neutral(1, len(head.expression_names), distance_m=1.15)
-    params.root[:, 1] = turned
-    drawn = render_avatar(rig, gaussians, params, SIZE)
-    views = Views(drawn.images, (drawn.alphas > 0.9).float(), torch.ones_like(drawn.alphas), torch.zeros(1, 478, 3),
-                  torch.zeros(1, 52))  # fmt: skip
-    return views, params
+    return pressed(rig, auricles(head)[:, None].float(), sides(head), views, params)
 
 
-def avatar_of(head: HeadModel, views: Views, params: HeadParams) -> Avatar:
-    torch.manual_seed(0)
-    model = create_model("tiny", head=head).eval()
-    return decode(model, views, 1, Estimate(params, torch.zeros(head.identity_size)))
+def test_ears_that_the_matte_shows_stay_where_they_are(head) -> None:
+    assert not press(head, *photo_of(head, 0.0, SKIN)).any()
+    assert not press(head, *photo_of(head, 0.6, SKIN)).any()
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_an_ear_that_the_matte_does_not_show_is_laid_flat(head, both) -> None:
+    views, params = photo_of(head, 0.0, SKIN)
+    ear, outward = auricles(head), sides(head)
+    edge = project(head.v_template[None] - torch.tensor([0, 0, 1.15]), normalised_camera(SIZE))[0][0, ear, 0]
+    right, left = (round(float(edge.quantile(part))) for part in (0.12, 0.88))
+    mattes = views.mattes.clone()
+    mattes[..., :right] = 0
+    if both:
+        mattes[..., left:] = 0
+    moved = press(head, replace(views, mattes=mattes), params)
+    assert not moved[~ear].any()
+    depth = -(moved * outward).sum(-1)
+    torch.testing.assert_close(moved, -depth[:, None] * outward)
+    on_right = ear & (head.v_template[:, 0] < 0)
+    assert depth.min() >= 0 and 0.003 < float(depth[on_right].max()) < 0.02
+    if both:
+        torch.testing.assert_close(depth[head.mirror], depth, atol=2e-3, rtol=0)
+    else:
+        assert not moved[ear & ~on_right].any()
+
+
+def test_what_lies_outside_the_photo_presses_no_ear(head) -> None:
+    views, params = photo_of(head, 0.0, SKIN)
+    blind = replace(views, mattes=torch.zeros_like(views.mattes), valid=torch.zeros_like(views.valid))
+    assert not press(head, blind, params).any()
 
 
 def of_ears(avatar: Avatar) -> tuple[torch.Tensor, torch.Tensor]:

@@ -106,7 +106,8 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
         weight.append(raw / raw.sum(1, keepdim=True))
     spacing = point_spacing(points, surface.faces)
     slack = _SLACK_M.to(points)[label]
-    sinks = _sinking(head, labels)[surface.parents].amin(1)
+    sinks = surface.interpolate(_sinking(head, labels)[:, None])[:, 0]  # less and less towards an ear, not in a step
+    sinks = sinks.masked_fill((labels[surface.parents] > 0).any(1), 0.0)
     hairy = hairy_vertices(head)[surface.parents].all(1)
     teeth = label == _INNER_PARTS.index("teeth") + 1
     gums = torch.lerp(torch.ones_like(points), _GUM_OF_TOOTH.to(points), _in_gums(head, surface, points)[:, None])

@@ -35,7 +35,7 @@ from ffavatar.model.anchors import (
     smoothing_kernel,
     surface_table,
 )
-from ffavatar.model.ears import auricles, hidden_by_hair, sides, told_of
+from ffavatar.model.ears import auricles, hidden_by_hair, pressed, sides, told_of
 from ffavatar.model.feedback import Shares, shares_of
 from ffavatar.model.looks import Looks, Parts, light_of, light_told, read_looks, shown_beyond, told_best
 from ffavatar.model.reading import Sampled, Sources, sample
@@ -293,7 +293,8 @@ class AnchoredDecoder(nn.Module):
         with torch.no_grad():
             lift = self.lift(rig, views[taken], params[taken])
         anchor_table = self.table(0)
-        lifted = anchor_table.spread(lift[:, None] * normals[self.anchors]) + anchor_table.moved
+        flat = pressed(rig, self.ears, self.sides, views[taken], params[taken])
+        lifted = anchor_table.spread(lift[:, None] * normals[self.anchors]) + anchor_table.moved + flat
         base = rig_at(rig, anchor_table.surface)
         front = self.front(base, lifted, params, anchor_table.spacing)
         first = self.look(base, anchor_table.slack, lifted, sources, front)
@@ -302,6 +303,7 @@ class AnchoredDecoder(nn.Module):
         coarse = self.coarse(tokens)
         outer = (~table.inner)[:, None]
         given = table.spread(lift[:, None] * normals[self.anchors]) * outer + table.moved
+        given = given + table.surface.interpolate(flat)
         learned = table.spread(MAX_COARSE_OFFSET_M * torch.tanh(coarse[:, :3])) * outer
         offsets = given + learned
 

@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ffavatar.geometry import vertex_normals
+from ffavatar.animate import Rig
+from ffavatar.geometry import normalised_camera, project, quat_rotate, vertex_normals
 from ffavatar.head import HeadModel
+from ffavatar.types import HeadParams, Views
 
 AURICLE_BEYOND_M = 0.0015  # of the ears' region, what lies further out than the scalp by this is auricle
 AURICLE_ROOT_M = 0.01  # how far under an auricle, from its rear edge on, the skull counts as hairy
@@ -24,6 +26,10 @@ AVERTED, FACING = 0.5, 0.75  # cosines between an ear's side and a view: from wh
 HOLLOW_M, NEAR_M, DARKENING, DARKEST = 0.012, 0.003, 1.6, 0.75  # how far light is shut out, and how much of it
 BIN_M, WINDOW = 0.002, 4  # height of what is told of together, and how many of these to either side
 UNHIDDEN, HIDDEN = 0.5, 0.7  # parts of what is seen of an ear that is hair: up to which it is bare, and from which not
+ROOT = 0.2  # part of an ear's points that lie on the head or in it
+FLATTENING = tuple(k / 10 for k in range(10))  # parts of an ear's height that may be taken from it
+PERSON = 0.5  # matte from which a view shows the person
+SPARE = 0.03  # part of its points that may be cut
 _DIRECTIONS = 32
 
 
@@ -73,6 +79,37 @@ def hollows(head: HeadModel, skin: Tensor) -> Tensor:
         weight = area / (distance**2 + NEAR_M**2) * (distance < HOLLOW_M)
         dark[part] = (rise.clamp_min(0) * weight).sum(1) / weight.sum(1).clamp_min(1e-9)
     return (DARKENING * dark).clamp(0, DARKEST)
+
+
+@torch.no_grad()
+def pressed(rig: Rig, ears: Tensor, sides: Tensor, views: Views, params: HeadParams) -> Tensor:
+    """Offsets (V, 3) metres that lay each ear as flat on the head as the views' mattes show it.
+
+    The head's ears stand off as usual people's do; where a matte shows less, they would be cut away, and in profile one
+    would look into the head. ``ears`` (V, 1) marks them, ``sides`` as from :func:`sides`.
+    """
+    offsets = torch.zeros_like(rig.neutral)
+    count = len(params)
+    posed = rig.head.pose(rig.neutral.expand(count, -1, -1), rig.joints.expand(count, -1, -1), params)
+    known = (views.mattes * views.valid + (1 - views.valid))[:, None]
+    for on_side in (sides[:, 0] > 0, sides[:, 0] < 0):
+        index = ((ears[:, 0] > 0.5) & on_side).nonzero()[:, 0]
+        if not len(index):
+            continue
+        height = (rig.neutral[index] * sides[index]).sum(-1)
+        flat = -(height - height.quantile(ROOT)).clamp_min(0)[:, None] * sides[index]
+        places, turns = posed.vertices[:, index], posed.quats[:, index]
+        within = []
+        for part in FLATTENING:
+            uv, _ = project(places + quat_rotate(turns, part * flat), normalised_camera(1, count, flat.device))
+            read = F.grid_sample(known, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[
+                :, 0, :, 0
+            ]
+            outside = ((uv < 0) | (uv > 1)).any(-1)
+            within.append(((read > PERSON) | outside).all(0).to(read).mean())
+        share = torch.stack(within)
+        offsets[index] = FLATTENING[int((share >= share.max() - SPARE).float().argmax())] * flat
+    return offsets
 
 
 def told_of(ear: Tensor, facing: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ from ffavatar.shades import distance
 from ffavatar.types import CanonicalGaussians, Gaussians, HeadParams, Shades, Views
 
 BEFORE, AFTER = 1, 5  # steps with the photos as they are, which sharpens what they are bent to, and with bent ones
-APART = 3  # steps of each view by itself
+APART = 5  # steps of each view by itself
 PRIOR_PX = 0.03  # pixels of a photo that what a splat was before weighs
 
 LONGEST_BEND = 32 / 512  # sides of the picture
