@@ -20,8 +20,8 @@ Colour = tuple[float, float, float]
 def painted_photo(
     head: HeadModel, turned: float, size: int, skin: Colour, paint: Sequence[tuple[Colour, Tensor]]
 ) -> tuple[Views, HeadParams]:
-    """A photo of the head, turned to its left by so many radians, with vertices (V,) bool in other colours, of which the
-    last holds."""
+    """A photo of the head, turned to its left by so many radians, with vertices (V,) bool in other colours, the last of
+    which holds."""
     rig = Rig.of(head, torch.zeros(head.identity_size), head.surface(1))
     count, parents = len(rig.surface), rig.surface.parents
     colors = torch.tensor(skin).repeat(count, 1)
