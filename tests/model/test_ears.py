@@ -223,6 +223,13 @@ def test_an_ear_that_the_matte_does_not_show_is_laid_flat(head, both) -> None:
         assert not moved[ear & ~on_right].any()
 
 
+def test_one_bad_matte_of_many_presses_no_ear(head) -> None:
+    views, params = photo_of(head, 0.0, SKIN)
+    many, poses = Views.cat([views] * 4), params[[0] * 4]
+    many.mattes[2] = 0
+    assert not press(head, many, poses).any()
+
+
 def test_what_lies_outside_the_photo_presses_no_ear(head) -> None:
     views, params = photo_of(head, 0.0, SKIN)
     blind = replace(views, mattes=torch.zeros_like(views.mattes), valid=torch.zeros_like(views.valid))

@@ -9,8 +9,8 @@ import torch
 from ffavatar.head import load_head
 from ffavatar.model import create_model
 from ffavatar.model.anchors import part_labels, surface_table
+from ffavatar.model.colours import likeness_of_teeth
 from ffavatar.model.config import TINY
-from ffavatar.model.decoder import likeness_of_teeth
 from ffavatar.model.ears import DARKEST, auricles
 from ffavatar.model.reading import Sampled
 

@@ -7,7 +7,7 @@ from ffavatar.animate import Rig, pose_gaussians, render_avatar
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.head import load_head
 from ffavatar.model.anchors import surface_table
-from ffavatar.model.ears import skull_at_ears
+from ffavatar.model.ears import auricles, skull_at_ears
 from ffavatar.model.trimming import SLOPE, _principal, carved, trim
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -144,10 +144,10 @@ def test_ears_and_what_lies_inside_never_sink():
     table = surface_table(head, torch.arange(0, len(head.v_template), 40), 1)
     at = table.surface.parents
     skull = skull_at_ears(head)
-    auricles = head.regions["ears"] & ~skull
-    assert (table.sinks[auricles[at].all(1)] == 0).all() and (table.sinks[table.inner] == 0).all()
-    beside = auricles[at].any(1) & ~auricles[at].all(1)
-    part = table.surface.interpolate(auricles.float()[:, None])[:, 0]
+    ears = auricles(head) | (head.regions["ears"] & ~skull)
+    assert (table.sinks[ears[at].all(1)] == 0).all() and (table.sinks[table.inner] == 0).all()
+    beside = ears[at].any(1) & ~ears[at].all(1)
+    part = table.surface.interpolate(ears.float()[:, None])[:, 0]
     sinking = beside & ~table.inner & ~skull[at].any(1) & ~head.regions["scalp"][at].any(1)
     torch.testing.assert_close(table.sinks[sinking], 0.02 * (1 - part[sinking]))  # no step, which would be a hole
     assert (table.sinks[skull[at].all(1)] == 0.06).all()

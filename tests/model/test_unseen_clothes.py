@@ -63,6 +63,17 @@ def test_the_back_of_bare_shoulders_is_skin(head) -> None:
     assert far_from(head, SKIN, []).quantile(0.9) < 0.1
 
 
+def test_long_hair_over_bare_shoulders_is_no_jacket(head) -> None:
+    """The back then borrows from all that is near, hair and skin; as clothes it would be hair all over (0.87)."""
+    middle = head.v_template[:, 0].abs() < 0.11
+    assert far_from(head, SKIN, [(HAIR, ~middle)]).median() < 0.5
+
+
+def test_a_jacket_as_dark_as_the_hair_is_one(head) -> None:
+    middle = head.v_template[:, 0].abs() < 0.06
+    assert far_from(head, HAIR, [(HAIR, ~middle)]).median() < 0.15
+
+
 def test_a_jacket_goes_on_below_the_photo(head) -> None:
     everywhere = torch.ones(len(head.v_template), dtype=torch.bool)
     assert far_from(head, JACKET, [(JACKET, everywhere)], kept=0.85).quantile(0.9) < 0.1

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from ffavatar.head import HeadModel, Surface
-from ffavatar.model.ears import hollows, skull_at_ears
+from ffavatar.model.ears import auricles, hollows, skull_at_ears
 
 NEIGHBOURS = 4
 _FOREIGN_KIND = 0.002  # weight with which hair borrows from skin, or skin from cloth, where both are near
@@ -106,7 +106,7 @@ def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
         weight.append(raw / raw.sum(1, keepdim=True))
     spacing = point_spacing(points, surface.faces)
     slack = _SLACK_M.to(points)[label]
-    sinks = surface.interpolate(_sinking(head, labels)[:, None])[:, 0]  # less and less towards an ear, not in a step
+    sinks = surface.interpolate(_sinking(head, labels)[:, None])[:, 0]  # towards ears and hairlines without a step
     sinks = sinks.masked_fill((labels[surface.parents] > 0).any(1), 0.0)
     hairy = hairy_vertices(head)[surface.parents].all(1)
     teeth = label == _INNER_PARTS.index("teeth") + 1
@@ -164,6 +164,7 @@ def _sinking(head: HeadModel, labels: Tensor) -> Tensor:
     for name, far in (("scalp", SCALP_SINKS_M), ("ears", 0.0)):
         if name in head.regions:
             depth[head.regions[name]] = far
+    depth[auricles(head)] = 0.0
     depth[skull_at_ears(head)] = SCALP_SINKS_M
     return depth.masked_fill(labels > 0, 0.0)
 

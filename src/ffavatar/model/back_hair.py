@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ffavatar.animate import Rig, pose_surface
-from ffavatar.geometry import normalised_camera, project, quat_rotate, turn_z_to
+from ffavatar.geometry import quat_rotate, turn_z_to
 from ffavatar.model.anchors import hairy_vertices
+from ffavatar.model.colours import unlikeness
 from ffavatar.model.outgrowth import SCALE_OF_CELL, nearest
-from ffavatar.model.unseen_hair import likeness_of_hair
+from ffavatar.model.reading import known_mattes, mattes_at
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 REACH_M = 0.17  # radius beyond which nothing is hair of the back
@@ -101,7 +102,7 @@ def _hang(
     if min(len(cap), len(seen)) < PALETTE:
         return rig, canonical
     colors = canonical.colors[-grown:]
-    hair = (likeness_of_hair(colors, face) > HAIR) & (_likeness(colors, seen) > HAIR)
+    hair = (unlikeness(colors, face) > HAIR) & (_likeness(colors, seen) > HAIR)
     hair &= canonical.opacities[-grown:] > 0.5
     areas = (canonical.scales[-grown:, 0] / SCALE_OF_CELL).square()
     sides = _sides(_Around.of(points[-grown:][hair], axis_z), colors[hair], areas[hair], lobes)
@@ -251,10 +252,7 @@ def _hung(
     offsets = places - (rest[near] * weights[..., None]).sum(1)
     surface = replace(rig.surface, parents=hangers[near], barycentric=weights)
     base, turn = pose_surface(replace(rig, surface=surface), params)
-    uv, _ = project(base + quat_rotate(turn, offsets), normalised_camera(1, len(views), places.device))
-    known = (views.mattes * views.valid + 1 - views.valid)[:, None]
-    matte = F.grid_sample(known, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[:, 0, :, 0]
-    kept = torch.where(((uv > 0) & (uv < 1)).all(-1), matte, 1.0).amin(0) > PERSON
+    kept = mattes_at(known_mattes(views), base + quat_rotate(turn, offsets)).amin(0) > PERSON
     added = CanonicalGaussians(
         offsets=offsets,
         quats=turn_z_to(normals),

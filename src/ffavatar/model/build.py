@@ -13,7 +13,7 @@ from ffavatar.animate import Rig
 from ffavatar.devices import choose_device
 from ffavatar.errors import InputError
 from ffavatar.head import HeadModel, load_head
-from ffavatar.model.anchors import choose_anchors, surface_table
+from ffavatar.model.anchors import choose_anchors, point_spacing
 from ffavatar.model.back_hair import hang_behind
 from ffavatar.model.config import PRESETS, ModelConfig
 from ffavatar.model.decoder import AnchoredDecoder, FullDecoder
@@ -109,8 +109,7 @@ class FFAvatar(nn.Module):
                     f"{self.config.full_queries} queries; use a smaller level."
                 )
             tokens = self.former(points, encoded.tokens)
-            table = surface_table(self.head, torch.arange(min(8, len(self.head.v_template))), level)
-            canonical = self.decoder(tokens, table.spacing.to(tokens.device))
+            canonical = self.decoder(tokens, point_spacing(points, rig.surface.faces))
             learned, looks = canonical.offsets, Looks.one(source)
             shares = Shares.whole(canonical.opacities)
         return Reconstruction(rig, canonical, shares, estimate, learned, looks)

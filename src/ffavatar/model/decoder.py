@@ -35,13 +35,14 @@ from ffavatar.model.anchors import (
     smoothing_kernel,
     surface_table,
 )
+from ffavatar.model.colours import likeness_of_teeth, unlikeness, weighted_median
 from ffavatar.model.ears import auricles, hidden_by_hair, pressed, sides, told_of
 from ffavatar.model.feedback import Shares, shares_of
 from ffavatar.model.looks import Looks, Parts, light_of, light_told, read_looks, shown_beyond, told_best
 from ffavatar.model.reading import Sampled, Sources, sample
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
 from ffavatar.model.trimming import carved, trim
-from ffavatar.model.unseen_hair import HAIR, likeness_of_hair, unseen_detail, weighted_median
+from ffavatar.model.unseen_hair import HAIR, unseen_detail
 from ffavatar.render import rasterize
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
@@ -63,14 +64,11 @@ MAX_SPACING_M = 0.02
 _LIFT_STEPS = 24
 _DEPTH_PIXELS = 192
 _DEFAULT_FACE = 0.55  # mean sRGB value of a face in the light for which the default colours are meant
-TEETH_SATURATION = (0.15, 0.25)  # up to which a colour surely is a tooth's, and from which surely not
 SHOULDER_M, MIDDLE = 0.09, (0.1, 1)  # from the torso's middle on; and weights from there to here, before squaring
-BARE, CLOTHED = (
-    0.4,
-    0.6,
-)  # parts of the shoulders that are unlike the face: up to which they are bare, and from which not
+BARE, CLOTHED = 0.4, 0.6  # parts of the shoulders that are unlike the face, up to which and from which they are so
+HIDING = 0.1  # part of the shoulders that speaks for clothes where hair, or what looks like it, is all that shows
 LEAST_CLOTH = 0.25  # weight with which what looks like hair counts as clothes
-_USUAL_WEIGHT = 0.3  # of the hair's median colour against colours borrowed from near and far
+_USUAL_WEIGHT = 0.3  # of hair's or clothes' median colour against colours borrowed from near and far
 _DEFAULT_WEIGHT = 1e-6  # of the default colours against borrowed ones: only where nothing of a kind was seen
 
 
@@ -134,7 +132,7 @@ class AnchoredDecoder(nn.Module):
         self.register_buffer("smooth", smoothing_kernel(head, anchors, 0.015), persistent=False)
         self.register_buffer("near", nearness_kernel(head, anchors), persistent=False)
         self.register_buffer("hairy", hairy_vertices(head)[anchors], persistent=False)
-        self.register_buffer("ears", auricles(head)[:, None].float(), persistent=False)
+        self.register_buffer("ears", auricles(head)[:, None].to(head.v_template), persistent=False)
         self.register_buffer("sides", sides(head), persistent=False)
         self.register_buffer("liftable", lift_mask(head, anchors), persistent=False)
         self._tables: dict[tuple[int, str], SurfaceTable] = {}
@@ -293,8 +291,8 @@ class AnchoredDecoder(nn.Module):
         with torch.no_grad():
             lift = self.lift(rig, views[taken], params[taken])
         anchor_table = self.table(0)
-        flat = pressed(rig, self.ears, self.sides, views[taken], params[taken])
-        lifted = anchor_table.spread(lift[:, None] * normals[self.anchors]) + anchor_table.moved + flat
+        laid = pressed(rig, self.ears, self.sides, views[taken], params[taken])
+        lifted = anchor_table.spread(lift[:, None] * normals[self.anchors]) + anchor_table.moved + laid
         base = rig_at(rig, anchor_table.surface)
         front = self.front(base, lifted, params, anchor_table.spacing)
         first = self.look(base, anchor_table.slack, lifted, sources, front)
@@ -303,7 +301,7 @@ class AnchoredDecoder(nn.Module):
         coarse = self.coarse(tokens)
         outer = (~table.inner)[:, None]
         given = table.spread(lift[:, None] * normals[self.anchors]) * outer + table.moved
-        given = given + table.surface.interpolate(flat)
+        given = given + table.surface.interpolate(laid)
         learned = table.spread(MAX_COARSE_OFFSET_M * torch.tanh(coarse[:, :3])) * outer
         offsets = given + learned
 
@@ -337,17 +335,10 @@ class AnchoredDecoder(nn.Module):
             opacities=opacity,
             colors=(base_color + 0.5 * torch.tanh(raw[:, 11:14])).clamp(0, 1),
         )
+        hairy = table.hairy | (over > 0.5)
         splats = _Splats(
-            rig.surface,
-            canonical,
-            base_color,
-            confidence,
-            carve,
-            table.inner,
-            table.hairy | (over > 0.5),
-            table.sinks,
-            table.slack,
-        )  # fmt: skip
+            rig.surface, canonical, base_color, confidence, carve, table.inner, hairy, table.sinks, table.slack
+        )
         for _ in range(ROUNDS if level >= LEVEL else 0):
             splats, seen = self._split(rig, splats, seen, sources, front)
         rig = rig_at(rig, splats.surface)
@@ -442,9 +433,9 @@ class AnchoredDecoder(nn.Module):
         filled = table.spread((borrowed + default) / (told + _DEFAULT_WEIGHT)) * table.tint
 
         away = ((SQUARE - seen.facing.amax(0)) / (SQUARE - SLANTING)).clamp(0, 1)
-        # Where it is not seen squarely only hair lends to hair, the more the less it looks like the face and the better
+        # Where it is turned away only hair lends to hair, the more the less it looks like the face and the better
         # it is seen: forehead, ears and background beside the hair are none.
-        hair = table.hairy * seen.trust.amax(0) * likeness_of_hair(colors, skin).clamp_min(LEAST_HAIR) * confidence
+        hair = table.hairy * seen.trust.amax(0) * unlikeness(colors, skin).clamp_min(LEAST_HAIR) * confidence
         if float(hair.detach().sum()) < 1:
             return self._clothed(table, filled, colors, confidence, away, skin, skin), skin, torch.zeros_like(ear)
         usual = torch.cat([weighted_median(colors, hair), hair.new_ones(1)])
@@ -454,7 +445,7 @@ class AnchoredDecoder(nn.Module):
         trust = seen.trust[taken]
         shown = (trust[..., None] * seen.colors[taken]).sum(0) / trust.sum(0).clamp_min(1e-6)[:, None]
         nearer = (shown - usual[:3]).norm(dim=-1) < (shown - skin).norm(dim=-1)
-        over = hidden_by_hair(table.points, ear, nearer & (likeness_of_hair(usual[:3], skin) > HAIR), trust.amax(0))
+        over = hidden_by_hair(table.points, ear, nearer & (unlikeness(usual[:3], skin) > HAIR), trust.amax(0))
         hidden = torch.maximum(hidden, over)
         filled = self._clothed(table, filled, colors, confidence, away, skin, usual[:3])
         return torch.lerp(filled, table.spread(behind[:, :3] / behind[:, 3:]), hidden[:, None]), skin, over
@@ -465,29 +456,24 @@ class AnchoredDecoder(nn.Module):
         """``filled`` (N, 3) where clothes go on that no photo shows, behind and below it, if the shoulders wear any.
 
         Clothes are what does not look like the face's ``skin`` (3,), on the shoulders above all: a jacket is in the
-        middle a shirt; and hair hangs before them, so what looks like ``hair`` (3,) counts little. ``own`` (N,) as in
-        ``_Splats.confidence``, ``away`` (N,) in [0, 1]: how far a point is turned away from all views.
+        middle a shirt; and hair hangs before them, so what looks like ``hair`` (3,) counts little, nor does it say
+        whether there are any. ``own`` (N,) as in ``_Splats.confidence``, ``away`` (N,) in [0, 1]: how far a point is
+        turned away from all views.
         """
         torso = table.surface.interpolate(self.on_torso.to(colors)[:, None])[:, 0]
         out = table.points[:, 0].abs() / SHOULDER_M
-        unlike, seen = likeness_of_hair(colors, skin), torso * own
-        cloth = seen * unlike * likeness_of_hair(colors, hair).clamp_min(LEAST_CLOTH) * out.clamp(*MIDDLE) ** 2
+        unlike, seen = unlikeness(colors, skin), torso * own
+        cloth = seen * unlike * unlikeness(colors, hair).clamp_min(LEAST_CLOTH) * out.clamp(*MIDDLE) ** 2
         if float(cloth.detach().sum()) < 1:
             return filled
         usual = torch.cat([weighted_median(colors, cloth), cloth.new_ones(1)])
         lent = table.gather(torch.cat([colors * cloth[:, None], cloth[:, None]], -1), len(self.anchors))
         lent = self.fill @ (self.on_torso[self.anchors][:, None] * lent) + _USUAL_WEIGHT * usual
         shoulders = seen * (out > 1)
-        covered = (shoulders * unlike).sum() / shoulders.sum().clamp_min(1e-6)
+        shown, hiding = shoulders * unlikeness(colors, hair), HIDING * shoulders.sum()
+        covered = ((shown * unlike).sum() + hiding) / (shown.sum() + hiding).clamp_min(1e-6)
         share = torso * torch.maximum(away, 1 - own) * ((covered - BARE) / (CLOTHED - BARE)).clamp(0, 1)
         return torch.lerp(filled, table.spread(lent[:, :3] / lent[:, 3:]), share[:, None])
-
-
-def likeness_of_teeth(colors: Tensor) -> Tensor:
-    """In [0, 1], of colours (N, 3): teeth are paler than the lips and skin that a photo may show in their place."""
-    saturation = 1 - colors.amin(-1) / colors.amax(-1).clamp_min(1e-3)
-    low, high = TEETH_SATURATION
-    return ((high - saturation) / (high - low)).clamp(0, 1)
 
 
 def rig_at(rig: Rig, surface: Surface) -> Rig:

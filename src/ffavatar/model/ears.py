@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ffavatar.animate import Rig
-from ffavatar.geometry import normalised_camera, project, quat_rotate, vertex_normals
+from ffavatar.geometry import quat_rotate, vertex_normals
 from ffavatar.head import HeadModel
+from ffavatar.model.reading import known_mattes, mattes_at
+from ffavatar.model.trimming import carved
 from ffavatar.types import HeadParams, Views
 
 AURICLE_BEYOND_M = 0.0015  # of the ears' region, what lies further out than the scalp by this is auricle
@@ -28,8 +30,7 @@ BIN_M, WINDOW = 0.002, 4  # height of what is told of together, and how many of 
 UNHIDDEN, HIDDEN = 0.5, 0.7  # parts of what is seen of an ear that is hair: up to which it is bare, and from which not
 ROOT = 0.2  # part of an ear's points that lie on the head or in it
 FLATTENING = tuple(k / 10 for k in range(10))  # parts of an ear's height that may be taken from it
-PERSON = 0.5  # matte from which a view shows the person
-SPARE = 0.03  # part of its points that may be cut
+SPARE = 0.03  # part of its points that may be cut for less flattening
 _DIRECTIONS = 32
 
 
@@ -48,7 +49,7 @@ def auricles(head: HeadModel) -> Tensor:
     points, sticks_out = head.v_template, _sticking_out(head)
     if not sticks_out.any():
         return sticks_out
-    angle = torch.arange(_DIRECTIONS, device=points.device) * (2 * torch.pi / _DIRECTIONS)
+    angle = torch.arange(_DIRECTIONS, device=points.device, dtype=points.dtype) * (2 * torch.pi / _DIRECTIONS)
     reach = points[:, 1:] @ torch.stack([angle.cos(), angle.sin()])
     within = (reach < reach[sticks_out].amax(0) + RIM_M).all(1) & (points[:, 0].abs() > LEAST_OUT_M)
     return within & ~skull_at_ears(head) & ~head.regions["scalp"]
@@ -83,7 +84,7 @@ def hollows(head: HeadModel, skin: Tensor) -> Tensor:
 
 @torch.no_grad()
 def pressed(rig: Rig, ears: Tensor, sides: Tensor, views: Views, params: HeadParams) -> Tensor:
-    """Offsets (V, 3) metres that lay each ear as flat on the head as the views' mattes show it.
+    """Offsets (V, 3) metres that lay each ear no flatter on the head than lets the views' mattes carve least of it.
 
     The head's ears stand off as usual people's do; where a matte shows less, they would be cut away, and in profile one
     would look into the head. ``ears`` (V, 1) marks them, ``sides`` as from :func:`sides`.
@@ -91,7 +92,7 @@ def pressed(rig: Rig, ears: Tensor, sides: Tensor, views: Views, params: HeadPar
     offsets = torch.zeros_like(rig.neutral)
     count = len(params)
     posed = rig.head.pose(rig.neutral.expand(count, -1, -1), rig.joints.expand(count, -1, -1), params)
-    known = (views.mattes * views.valid + (1 - views.valid))[:, None]
+    known = known_mattes(views)
     for on_side in (sides[:, 0] > 0, sides[:, 0] < 0):
         index = ((ears[:, 0] > 0.5) & on_side).nonzero()[:, 0]
         if not len(index):
@@ -99,15 +100,9 @@ def pressed(rig: Rig, ears: Tensor, sides: Tensor, views: Views, params: HeadPar
         height = (rig.neutral[index] * sides[index]).sum(-1)
         flat = -(height - height.quantile(ROOT)).clamp_min(0)[:, None] * sides[index]
         places, turns = posed.vertices[:, index], posed.quats[:, index]
-        within = []
-        for part in FLATTENING:
-            uv, _ = project(places + quat_rotate(turns, part * flat), normalised_camera(1, count, flat.device))
-            read = F.grid_sample(known, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[
-                :, 0, :, 0
-            ]
-            outside = ((uv < 0) | (uv > 1)).any(-1)
-            within.append(((read > PERSON) | outside).all(0).to(read).mean())
-        share = torch.stack(within)
+        share = torch.stack(
+            [carved(mattes_at(known, places + quat_rotate(turns, part * flat))).mean() for part in FLATTENING]
+        )
         offsets[index] = FLATTENING[int((share >= share.max() - SPARE).float().argmax())] * flat
     return offsets
 
@@ -121,8 +116,8 @@ def told_of(ear: Tensor, facing: Tensor) -> Tensor:
 def hidden_by_hair(points: Tensor, ear: Tensor, hair: Tensor, seen: Tensor) -> Tensor:
     """(N,) in [0, 1]: how far hair lies over the ears, of which it hides the top first.
 
-    ``points`` (N, 3) of the template, ``ear`` (N,) as above, ``hair`` (N,) in [0, 1]: how far what is seen there is
-    hair, and ``seen`` (N,) how well it is.
+    ``points`` (N, 3) of the template, ``ear`` (N,) as above, ``hair`` (N,) bool: whether what is seen there is hair,
+    and ``seen`` (N,) how well it is.
     """
     index = (ear > 0).nonzero()[:, 0]
     hidden = torch.zeros_like(ear)

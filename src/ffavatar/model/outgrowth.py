@@ -3,10 +3,10 @@
 Where a view's matte shows the person and the avatar made so far does not, Gaussians are put on the picture's grid at
 the depth of the nearest surface. They hang on the nearby scalp, neck and torso by an offset and pose like all others.
 
-Some only fill slits a few pixels wide between the avatar's outline and the photo's. Along an outline depth changes by
-centimetres from one pixel to the next, and when the head turns they lie strewn over the surface: dots, if they had the
-colours of the photo's edge. So their own colours are those of the surface beneath, and what the photo shows is for its
-own pose (``Shares`` in ``model/feedback.py``).
+Some only fill slits, up to ten pixels of 512 wide, between the avatar's outline and the photo's. Along an outline depth
+changes by centimetres from one pixel to the next, and when the head turns they lie strewn over the surface: dots, if
+they had the colours of the photo's edge. So their own colours are those of the surface beneath, and what the photo
+shows is for its own pose (``Shares`` in ``model/feedback.py``).
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ SCALE_OF_CELL = 0.7  # standard deviation, in cells of the grid
 MOST_STRETCH = 1.6  # by which they are widened where the head's rest sets them further apart than the view does
 UNDERLAP = 2  # cells by which they reach under what is there
 UNDER_M, UNDER_FACE_M = 0.004, 0.02  # how deep below it, and below a face
+NOTHING_M = 1e3  # depth where the avatar covers nothing
 BESIDE_FACE = 8  # cells beside a face in which they come forward again
-SLIT = 5  # cells; a gap that no square of so many fits into is a slit
+SLIT = 5 / 256  # of a crop's side, three cells at least; a gap that no square of so much fits into is a slit
+LEAST_BENEATH = 0.5  # sum of opacities about a base vertex from which it tells the colour of the surface
 OPACITY = 0.97
 AGREEMENT = (0.2, 0.8)  # mean matte of the other views at which a point vanishes, and from which it stays whole
 COLOUR_SIGMA = 0.3  # difference (RGB, Euclidean) at which another view's colour speaks against a point
@@ -80,7 +82,8 @@ def _grow(
             continue
         # some lie under the rim of what is there already, which may part from them in motion; deeper under a face's,
         # before which they would show when it turns
-        near, wide = _widened(gap, UNDERLAP), _opened(gap, SLIT)
+        beyond = shown & (surfaces[view, 0] == NOTHING_M)  # what other views let grow there before makes it no narrower
+        near, wide = _widened(gap, UNDERLAP), _opened(beyond, max(3, round(SLIT * grid) | 1))
         slit = torch.where(gap, ~wide, ~_widened(wide, UNDERLAP))
         rim, face_rim = (shown & near & ~gap & (surfaces[view, 1].gt(0.5) == is_face) for is_face in (False, True))
         own = _carried_on(inner[view], gap)
@@ -120,10 +123,13 @@ def _colors_beneath(rig: Rig, canonical: CanonicalGaussians, points: Tensor) -> 
     values = torch.cat([canonical.colors, rig.points() + canonical.offsets, torch.ones_like(share[:, 0])], -1)
     total = values.new_zeros(len(rig.neutral), values.shape[1])
     total.index_add_(0, surface.parents.flatten(), (share * values[:, None]).flatten(0, 1))
-    total = total[total[:, -1] > 0]
+    total = total[total[:, -1] > LEAST_BENEATH]  # what was carved away tells nothing
     colors, places = (total[:, :-1] / total[:, -1:]).split(3, 1)
-    near, weights = nearest(points, places, NEAR_M)
-    return (colors[near] * weights[..., None]).sum(1)
+    found = []
+    for part in points.split(4096):
+        near, weights = nearest(part, places, NEAR_M)
+        found.append((colors[near] * weights[..., None]).sum(1))
+    return torch.cat(found)
 
 
 def _widened(mask: Tensor, reach: int) -> Tensor:
@@ -258,7 +264,7 @@ def _front(alpha: Tensor, drawn: Tensor) -> Tensor:
     is the face. (2, H, W)"""
     depth, face = drawn
     covered = alpha > UNCOVERED
-    return torch.stack([torch.where(covered, depth, 1e3), covered * face])
+    return torch.stack([torch.where(covered, depth, NOTHING_M), covered * face])
 
 
 def _agreement(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ffavatar.geometry import normalised_camera, project
 from ffavatar.model.flow import gaussian_blurred
 from ffavatar.model.looks import Looks
 from ffavatar.types import HeadParams, Views
@@ -32,8 +33,7 @@ class Sources:
         """(S, 5, H, W): what is read at points: colours, sharpened; matte, with a pixel to spare and 1 where nothing is
         known; and 1 inside the photo, away from its edges."""
         views = self.views
-        known = views.mattes * views.valid + (1 - views.valid)
-        soft = F.max_pool2d(known[:, None], 3, stride=1, padding=1)
+        soft = F.max_pool2d(known_mattes(views), 3, stride=1, padding=1)
         whole = -F.max_pool2d(-views.valid[:, None], 2 * EDGE_PX + 1, stride=1, padding=EDGE_PX)
         return torch.cat([sharpened(views.images), soft, whole], 1)
 
@@ -70,3 +70,14 @@ def sharpened(images: Tensor) -> Tensor:
     maps = images.permute(0, 3, 1, 2)
     blurred = gaussian_blurred(maps, SHARPENING_SIGMA * images.shape[1])
     return (maps + SHARPENING * (maps - blurred)).clamp(0, 1)
+
+
+def known_mattes(views: Views) -> Tensor:
+    """(S, 1, H, W): the views' mattes, 1 outside of their photos, where nothing is known."""
+    return (views.mattes * views.valid + (1 - views.valid))[:, None]
+
+
+def mattes_at(known: Tensor, points: Tensor) -> Tensor:
+    """:func:`known_mattes` at posed points (S, P, 3): (S, P); 1 outside of the crops."""
+    uv, _ = project(points, normalised_camera(1, len(points), points.device))
+    return torch.where(((uv > 0) & (uv < 1)).all(-1), sample(known, uv)[..., 0], 1.0)

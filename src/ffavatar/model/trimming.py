@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ffavatar.animate import Rig, pose_gaussians
-from ffavatar.geometry import normalised_camera, project, quat_multiply, quat_rotate
+from ffavatar.geometry import quat_multiply, quat_rotate
+from ffavatar.model.reading import known_mattes, mattes_at
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 REACH, SAMPLES = 1.5, 5  # a splat is looked at on a grid of so many points a side, up to so many standard deviations
@@ -92,7 +92,7 @@ def _measured(
     closed: Tensor,
 ) -> _Cut:
     """Moments of the splats' parts within the mattes, for all that do not lie wholly inside."""
-    known = (views.mattes * views.valid + (1 - views.valid))[:, None]
+    known = known_mattes(views)
     posed = pose_gaussians(rig, canonical, params)
     axis_x, axis_y = torch.eye(3).to(canonical.scales)[:2]
 
@@ -102,7 +102,7 @@ def _measured(
         along_x, along_y = quat_rotate(quats, axis_x * scales[:, :1]), quat_rotate(quats, axis_y * scales[:, 1:2])
         beside = along_x[:, :, None] * at[:, :1] + along_y[:, :, None] * at[:, 1:]
         points = posed.means[:, which, None] + beside
-        return carved(_known_at(known, points.flatten(1, 2))).unflatten(0, (-1, len(at)))
+        return carved(mattes_at(known, points.flatten(1, 2))).unflatten(0, (-1, len(at)))
 
     line = torch.linspace(-REACH, REACH, SAMPLES, device=outer.device)
     grid = torch.cartesian_prod(line, line)  # (Q, 2)
@@ -177,14 +177,7 @@ def _sunk(quats: Tensor, means: Tensor, known: Tensor, deepest: float) -> tuple[
     depths = SINK_STEP_M * torch.arange(1, max(1, round(deepest / SINK_STEP_M)) + 1, device=means.device)
     normal = quat_rotate(quats, means.new_tensor([0.0, 0, 1]).expand_as(means))
     points = means[:, :, None] - normal[:, :, None] * depths[:, None]
-    left = carved(_known_at(known, points.flatten(1, 2))).unflatten(0, (-1, len(depths)))
+    left = carved(mattes_at(known, points.flatten(1, 2))).unflatten(0, (-1, len(depths)))
     within = left > SUNK
     first = within.int().argmax(1)
     return depths[first], within.any(1)
-
-
-def _known_at(known: Tensor, points: Tensor) -> Tensor:
-    """Mattes (S, 1, H, W) at posed points (S, P, 3): (S, P); 1 outside the photo, where nothing is known."""
-    uv, _ = project(points, normalised_camera(1, len(points), points.device))
-    seen = F.grid_sample(known, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[:, 0, :, 0]
-    return torch.where(((uv > 0) & (uv < 1)).all(-1), seen, 1.0)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ffavatar.animate import Rig, pose_surface
 from ffavatar.geometry import normalised_camera, project, quat_rotate
 from ffavatar.head import Surface
+from ffavatar.model.colours import unlikeness
 from ffavatar.types import CanonicalGaussians, HeadParams, Views
 
 WHORL = (0.0, 0.11, -0.075)  # metres on the template: the hair flows away from here
@@ -25,22 +26,9 @@ PATCH_M = 0.02  # standard deviation of a patch's weight
 SAMPLES = 24  # places from which patches are taken, at most, far apart
 ENOUGH = 40  # well seen splats of hair below which there is nothing to continue
 SEEN, UNSEEN = 0.15, 0.5  # trust from which hair is well seen; confidence below which a splat needs detail
-SKIN_SIGMA = 0.16  # difference (RGB, Euclidean) from the face's mean colour at which what covers the scalp may be hair
 HAIR = 0.35  # likeness of hair from which a patch is taken
 DETAIL_SIGMA = 14 / 512  # of the smoothing whose rest is detail, in crop sides
 MOST_CONTRAST = 0.35
-
-
-def likeness_of_hair(colors: Tensor, skin: Tensor) -> Tensor:
-    """In [0, 1]: how far colours (..., 3) differ from the face's (3,). The hair of the bald is their skin."""
-    return 1 - torch.exp(-0.5 * ((colors - skin).norm(dim=-1) / SKIN_SIGMA) ** 2)
-
-
-def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
-    """Of each column of values (N, D), with weights (N,): (D,)."""
-    ordered, order = values.sort(0)
-    upto = weights[order].cumsum(0)
-    return ordered.gather(0, (upto >= 0.5 * upto[-1:]).int().argmax(0, keepdim=True))[0]
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ def unseen_detail(
     points = rig.points() + canonical.offsets
     needy = (hairy & (confidence < UNSEEN)).nonzero()[:, 0]
     best, view = trust.max(0)
-    good = (hairy & (best > SEEN) & (likeness_of_hair(canonical.colors, skin) > HAIR)).nonzero()[:, 0]
+    good = (hairy & (best > SEEN) & (unlikeness(canonical.colors, skin) > HAIR)).nonzero()[:, 0]
     if len(good) < ENOUGH or not len(needy):
         return detail
     sources = good[far_apart(points[good], int(best[good].argmax()), SAMPLES)]
@@ -136,7 +124,7 @@ def _contrast(
     found = F.grid_sample(maps, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
     found = found[which.flatten(), torch.arange(which.numel(), device=which.device)].unflatten(0, which.shape)
     inside = ((uv[0] > 0) & (uv[0] < 1)).all(-1).unflatten(0, which.shape)
-    sure = (found[..., 6] > 0.99) * inside * likeness_of_hair(found[..., 3:6], skin)
+    sure = (found[..., 6] > 0.99) * inside * unlikeness(found[..., 3:6], skin)
     return found[..., :3], sure
 
 
