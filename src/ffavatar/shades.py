@@ -1,8 +1,9 @@
 """Colours that come and go with expression and view: folds that only a smile shows, teeth as each open mouth shows
 them, light that changes as the head turns.
 
-Lasting colours are the mean of what all views show, and a mean of several expressions has none of them. So each source
-view keeps what it shows beyond them, and lends it, place by place, to pictures in which the surface lies there as it
+Lasting colours are the mean of what all views show, and a mean of several expressions has none of them; nor have they
+what is true from a photo's own side only, such as an ear seen from the front. So each source view, be it the only one,
+keeps what it shows beyond them, and lends it, place by place, to pictures in which the surface lies there as it
 did in that view and is seen from about the same side. (That detail belongs to the deformation that it was seen in: Ma
 et al., "Facial performance synthesis using deformation-driven polynomial displacement maps", SIGGRAPH Asia 2008.)
 """

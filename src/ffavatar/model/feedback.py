@@ -12,7 +12,8 @@ and where pose and shape are not exact to the pixel the views' details are mixed
 Of several photos only the detail is taken, in the light of the avatar as it is: each has a light of its own.
 
 What then still tells the views apart, folds of a smile or light from the side, goes into shades (``ffavatar.shades``):
-the same least squares, of one view at a time.
+the same least squares, of one view at a time. A view's shade is all that it shows beyond the lasting colours, by half a
+channel's range at most, which is what a container holds.
 
 Colours are the person's, whatever lies behind: where the drawing is half transparent it should be half the photo. The
 outline has its own equation: where a splat covers more than the (bent) matte, its opacity falls.
