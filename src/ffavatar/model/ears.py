@@ -84,7 +84,8 @@ def hollows(head: HeadModel, skin: Tensor) -> Tensor:
 
 @torch.no_grad()
 def pressed(rig: Rig, ears: Tensor, sides: Tensor, views: Views, params: HeadParams) -> Tensor:
-    """Offsets (V, 3) metres that lay each ear no flatter on the head than lets the views' mattes carve least of it.
+    """Offsets (V, 3) metres that lay each ear flat on the head, so little that no more could save much of it from the
+    views' mattes.
 
     The head's ears stand off as usual people's do; where a matte shows less, they would be cut away, and in profile one
     would look into the head. ``ears`` (V, 1) marks them, ``sides`` as from :func:`sides`.
