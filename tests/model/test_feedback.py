@@ -248,8 +248,8 @@ def test_what_is_told_by_others_is_a_shade_and_no_lasting_colour(folded):
     made, shades = feedback(rig, plain, views, params, shares(plain, 0.0))
     assert torch.equal(made.colors, plain.colors)
     lasting, shaded = shown(folded, made, None), shown(folded, made, shades)
-    # the first photo shows the avatar as it is, but shades begin at what both photos ask for (48.8 dB); when they began at
-    # the lasting colours, it had 60 and the second photo 39 instead of 44
+    # the first photo shows the avatar as it is, but shades begin at what both photos ask for (48.8 dB); when they began
+    # at the lasting colours, it had 60 and the second photo 39 instead of 44
     assert shaded[1] > lasting[1] + 8 and shaded[0] > 45
     taught = shown(folded, *feedback(rig, plain, views, params, shares(plain, 1.0)))
     assert (shaded > taught - 1).all()
