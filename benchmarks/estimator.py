@@ -56,7 +56,7 @@ def main() -> None:
         views = person.views(np.arange(len(person)))
         with torch.no_grad():
             found = model.estimator(views)
-        true, read = person.params, found.params
+        true, read = person.params[torch.arange(len(person))], found.params
         note("head rotation, degrees", degrees_between(head_turn(read), head_turn(true)))
         note(
             "torso rotation, degrees", degrees_between(axis_angle_to_matrix(read.root), axis_angle_to_matrix(true.root))

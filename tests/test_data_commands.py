@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from ffavatar.commands.data import PREPARE
 from ffavatar.commands.evaluation import evaluate
+from ffavatar.data.shards.format import read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,10 @@ def test_every_command_parses_and_has_help(app: typer.Typer) -> None:
 
 def test_commands_reach_the_work(app: typer.Typer, tmp_path) -> None:
     made = ["prepare", "synthetic", "-o", str(tmp_path / "s"), "--people", "1", "--shots", "1", "--size", "64"]
-    told = CliRunner().invoke(app, made)
-    assert told.exit_code == 0 and "1 people, 1 views in 1 shards" in told.stdout, told.output
+    told = CliRunner().invoke(app, [*made, "--around", "2"])
+    assert told.exit_code == 0 and "1 people, 3 views in 1 shards" in told.stdout, told.output
+    settings = read_manifest(tmp_path / "s").provenance.settings
+    assert (settings["shots"], settings["around"]) == (1, 2)
     told = CliRunner().invoke(app, ["prepare", "inspect", str(tmp_path / "s"), "--check"])
     assert told.exit_code == 0 and "CC0-1.0" in told.stdout
     for words, message in (

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from ffavatar.evaluate.metrics import psnr
 from ffavatar.head import load_head
 from ffavatar.model import Estimate, anchors, create_model
 from ffavatar.model.config import PAPER, TINY
+from ffavatar.model.decoder import BEHIND, MAX_COARSE_OFFSET_M, OUTLINE
 from ffavatar.model.encoder import DinoV2, _from_hub_names
 from ffavatar.model.landmark_fit import project_normalised
 from ffavatar.pipeline import reconstruct, track
@@ -186,6 +188,46 @@ def test_zero_output_shows_the_photos_colours(tiny, views, monkeypatch):
     outside = made.colors[~inner]  # the mouth's inside has colours of its own
     torch.testing.assert_close(outside, torch.full_like(outside, 0.25), atol=1e-4, rtol=0)
     assert made.opacities[: len(table.inner)].min() > 0.5
+
+
+def most_faced(tiny, identity, params) -> np.ndarray:
+    """Each base vertex' largest cosine between its normal and the direction to a camera, on the posed meshes, (V,)."""
+    faces = tiny.head.faces.numpy()
+    found = []
+    for points in tiny.head.pose(*tiny.head.neutral(identity[None]), params).vertices.double().numpy():
+        corners = points[faces]
+        across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normals = np.zeros_like(points)
+        np.add.at(normals, faces, across[:, None])
+        lengths = np.linalg.norm(normals, axis=1) * np.linalg.norm(points, axis=1)
+        found.append(-(normals * points).sum(1) / lengths)
+    return np.max(found, 0)
+
+
+@pytest.mark.parametrize("turns", [[0.0], [0.0, np.pi]], ids=["from the front", "from behind, too"])
+def test_shape_is_guessed_only_where_no_view_looks(tiny, head, monkeypatch, turns):
+    """With a last layer that says the same of all anchors. Each point has the offset of the four anchors around it."""
+    params = HeadParams.neutral(len(turns), len(head.expression_names), distance_m=1.15)
+    params.root[:, 1] = torch.tensor(turns)
+    identity = torch.zeros(IDENTITIES)
+    views = made_views(head, identity, params)
+    made, said = [], torch.tensor([0.2, -0.3, 0.4, -2.0])
+    for bias in (torch.zeros(4), said):
+        monkeypatch.setattr(tiny.decoder.coarse[-1].bias, "data", bias)
+        with torch.no_grad():
+            made.append(tiny.reconstruct(views, 0, Estimate(params, identity)))
+    table, count = tiny.decoder.table(0), len(head.v_template)
+    moved = made[1].canonical.offsets[:count] - made[0].canonical.offsets[:count]
+    faced = most_faced(tiny, identity, params)[tiny.decoder.anchors][table.anchors]  # (V, 4)
+    usual = ~table.inner.numpy() & (tiny.decoder.ears[tiny.decoder.anchors, 0] == 0)[table.anchors].all(1).numpy()
+    share = np.clip((OUTLINE - faced) / (OUTLINE - BEHIND), 0, 1)[..., None]
+    expected = (table.weights.numpy()[..., None] * MAX_COARSE_OFFSET_M * np.tanh(share * said.numpy())).sum(1)[:, :3]
+    np.testing.assert_allclose(moved[usual], expected[usual], atol=1e-5)
+    seen, hidden = (usual & which.all(1) for which in (faced > OUTLINE, faced < BEHIND))
+    assert seen.sum() > 1000 and not moved[seen].any()
+    assert torch.equal(made[1].canonical.opacities[:count][seen], made[0].canonical.opacities[:count][seen])
+    assert (hidden.sum() > 300) == (len(turns) == 1)
+    torch.testing.assert_close(made[1].learned_offsets, moved, atol=1e-6, rtol=0)
 
 
 def test_rendering_losses_reach_encoder_former_decoder_and_estimator(head, views):

@@ -52,6 +52,27 @@ def test_more_people_are_added_to_shards_that_are_there(tmp_path: Path) -> None:
         load_people(tmp_path / "s")  # nothing was detected
 
 
+def test_pictures_from_all_around_are_in_the_shards_and_no_other_number_of_them_is_added(tmp_path: Path) -> None:
+    def prepare(place: str, **changes):
+        settings = {"people": 1, "shots": 1, "size": 32, "detected": False, "around": 2} | changes
+        return prepare_synthetic(tmp_path / place, **settings)
+
+    prepare("wide")
+    prepare("wide", people=2)
+    samples = list(ShardReader(tmp_path / "wide", shuffle=False))
+    assert [len(sample.images) for sample in samples] == [3, 3]
+    assert np.array_equal(samples[1].images, synthetic_person(1, 1, 32, around=2).images)
+    before = prepare("plain", around=0).manifest
+    assert set(before.provenance.settings) == {"schema", "shots", "size", "detected", "artwork"}  # as ever
+    assert prepare("plain", around=0, people=2).manifest.samples == 2
+    for place, around in (("wide", 1), ("wide", 0), ("plain", 2)):
+        with pytest.raises(InputError, match="other data or settings"):
+            prepare(place, around=around, people=3)
+    with pytest.raises(InputError, match="all around"):
+        prepare("none", around=-1)
+    assert not (tmp_path / "none").exists()
+
+
 def test_photo_folders_become_people_and_reasons_are_counted(tmp_path: Path, capsys) -> None:
     photos = tmp_path / "photos"
     for name, seed in (("Anna B.", 3), ("carl", 4)):

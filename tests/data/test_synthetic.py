@@ -45,6 +45,19 @@ def test_the_same_seed_gives_the_same_bytes_and_more_shots_keep_the_first(person
     assert not np.array_equal(other.identity, person.identity)
 
 
+def test_pictures_from_all_around_follow_the_shots_and_change_none_of_them(person):
+    wide = synthetic_person(3, shots=2, size=SIZE, around=2)
+    assert len(wide) == 4
+    for name in ("images", "mattes"):
+        assert getattr(wide, name)[:2].tobytes() == getattr(person, name)[:2].tobytes(), name
+    np.testing.assert_allclose(wide.landmarks[:2], person.landmarks[:2], atol=1e-6)  # sums of other batches round so
+    for name, rows in vars(wide.params).items():
+        torch.testing.assert_close(rows[:2], getattr(person.params, name)[:2], atol=1e-6, rtol=0)
+    assert not torch.equal(wide.params.root[2], person.params.root[2])
+    assert torch.equal(wide.params.expression[2], person.params.expression[2])
+    assert not np.array_equal(wide.images[2], person.images[2]) and not np.array_equal(wide.images[2], wide.images[3])
+
+
 def test_landmarks_are_those_of_the_head_model_with_the_stored_parameters(person):
     """The head model and the camera of geometry.py, apart from the generator, find the stored points."""
     head = load_head()
@@ -93,6 +106,31 @@ def test_torso_and_head_turn_independently_and_faces_turn_both_ways(body):
     values = np.stack([s.expression for s in shots])
     assert 0 <= values.min() and 0.9 < values.max() <= 1
     assert 0.02 < np.mean([s.jaw[0] > 0.1 for s in shots]) < 0.5
+
+
+def heads_of(shots) -> np.ndarray:
+    """Rotation of the heads as seen by the camera, (P, 3, 3)."""
+    root, neck = (
+        axis_angle_to_matrix(torch.tensor(np.stack([getattr(s, n) for s in shots]))) for n in ("root", "neck")
+    )
+    return (root @ neck).numpy()
+
+
+def test_heads_all_around_turn_evenly_and_are_otherwise_the_plain_shots(body):
+    """Of Rz(roll) Rx(pitch) Ry(yaw), the last row is (-cos pitch sin yaw, sin pitch, cos pitch cos yaw), and the middle
+    column has pitch and roll alone."""
+    people = [sample_person(seed, body.identities, None) for seed in range(20)]
+    plain, wide = (
+        [sample_shot(p, k, body.expressions, None, around=around) for p in people for k in range(20)]
+        for around in (False, True)
+    )
+    yaw = np.arctan2(-heads_of(wide)[:, 2, 0], heads_of(wide)[:, 2, 2])
+    assert np.abs(np.sort(yaw) - np.linspace(-np.pi, np.pi, len(yaw))).max() < 0.5  # Kolmogorov-Smirnov, 1 %
+    np.testing.assert_allclose(heads_of(wide)[:, :, 1], heads_of(plain)[:, :, 1], atol=1e-9)
+    for a, b in zip(plain, wide):
+        turned = {name: getattr(b, name) for name in ("root", "neck", "eye_left", "eye_right")}
+        np.testing.assert_equal(vars(replace(a, **turned)), vars(b))
+        np.testing.assert_allclose(a.eye_right - a.eye_left, b.eye_right - b.eye_left, atol=1e-12)
 
 
 def test_people_vary_as_stated(body):
@@ -339,10 +377,10 @@ def test_missing_artwork_is_refused(tmp_path, artwork_folder):
         Artwork(artwork_folder).surrounding("broken")
 
 
-@pytest.mark.parametrize("shots,size", [(0, 64), (2, 4), (2, 9999)])
-def test_impossible_pictures_are_refused(shots, size):
+@pytest.mark.parametrize("shots,size,around", [(0, 64, 0), (2, 4, 0), (2, 9999, 0), (2, 64, -1), (0, 64, 2)])
+def test_impossible_pictures_are_refused(shots, size, around):
     with pytest.raises(InputError, match="shot"):
-        synthetic_person(0, shots=shots, size=size)
+        synthetic_person(0, shots=shots, size=size, around=around)
 
 
 def test_a_folder_is_made_continued_and_read(tmp_path):

@@ -32,6 +32,7 @@ def synthetic(
     output: OutOption,
     people: Annotated[int, typer.Option(min=1, help="How many people.")] = 8,
     shots: Annotated[int, typer.Option(min=1, help="Pictures per person.")] = 14,
+    around: Annotated[int, typer.Option(min=0, help="Further pictures per person, turned anywhere about.")] = 0,
     size: SizeOption = 256,
     seed: Annotated[int, typer.Option(min=0, help="The first person's seed; the others follow.")] = 0,
     assets: AssetsOption = None,
@@ -49,7 +50,7 @@ def synthetic(
         else:
             folder = None if assets is None else str(assets)
             writer = prepare_synthetic(
-                output, people, shots, size, seed, folder, True, workers, shard_mb << 20, advance
+                output, people, shots, size, seed, folder, True, workers, shard_mb << 20, advance, around
             )  # fmt: skip
     _told(output, writer)
 

@@ -79,9 +79,9 @@ def synthetic_sample(person: SyntheticPerson) -> PersonSample:
     )
 
 
-def _make_synthetic(job: tuple[int, int, int, str | None, bool]) -> Made:
-    seed, shots, size, assets, look = job
-    person = synthetic_person(seed, shots, size, assets)
+def _make_synthetic(job: tuple[int, int, int, int, str | None, bool]) -> Made:
+    seed, shots, around, size, assets, look = job
+    person = synthetic_person(seed, shots, size, assets, around=around)
     if look:
         seen = detect(person.images, person.landmarks)
         person = SyntheticPerson(
@@ -101,23 +101,27 @@ def prepare_synthetic(
     workers: int = 1,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress | None = None,
+    around: int = 0,
 ) -> ShardWriter:
     """Draw synthetic people into shards, or more of them into shards that are there. Returns the closed writer.
 
-    ``detected``: add what the photo front end sees, which training needs. Raises ``InputError`` for counts that
-    cannot be, seeds of synthetic-bench, and a folder of other shards.
+    ``detected``: add what the photo front end sees, which training needs. ``around``: further pictures of each, the
+    head turned anywhere about. Raises ``InputError`` for counts that cannot be, seeds of synthetic-bench, and a folder
+    of other shards.
     """
-    if people < 1 or shots < 1 or workers < 1:
-        raise InputError("the numbers of people, pictures and workers must be at least 1")
+    if people < 1 or shots < 1 or workers < 1 or around < 0:
+        raise InputError("people, pictures and workers must be at least 1, pictures from all around at least 0")
     refuse_reserved(range(seed, seed + people), str(out))
     artwork = None if assets is None else sorted(p.name for p in Path(assets).glob("makehuman/*/*"))
     settings = {"schema": SCHEMA, "shots": shots, "size": size, "detected": detected, "artwork": artwork}
+    if around:
+        settings["around"] = around
     provenance = Provenance(
         "synthetic", "renders of the embedded head (ffavatar.data.synthetic)", LICENCE_SYNTHETIC, settings
     )
     with ShardWriter(out, provenance, "png", shard_bytes) as writer:
         jobs = [
-            (number, shots, size, assets, detected)
+            (number, shots, around, size, assets, detected)
             for number in range(seed, seed + people)
             if f"synthetic-{number:08d}" not in writer.done
         ]

@@ -55,6 +55,7 @@ UNSURE = 0.005  # trust at which a splat's colour is half its own, half borrowed
 DOUBTFUL, CERTAIN = 0.5, 0.8  # matte at which a splat's colour is borrowed, for background is mixed in, and is its own
 LEAST_HAIR = 0.05  # weight with which what looks like skin lends its colour to the scalp: the bald have no other
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
+OUTLINE, BEHIND = -0.1, -0.4  # cosines down to which nothing is guessed of the shape, and from which all is
 TURNED_AWAY = -0.3  # cosine beyond which hair is behind the outline in all views, and is split as such
 SQUARE, SLANTING = 0.5, 0.2  # cosines from which unseen hair borrows as skin does, and up to which from hair alone
 MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
@@ -298,7 +299,7 @@ class AnchoredDecoder(nn.Module):
         first = self.look(base, anchor_table.slack, lifted, sources, front)
         sources = self._in_one_light(first, sources)
         tokens = former(self._evidence(first, lift))
-        coarse = self.coarse(tokens)
+        coarse = self.coarse(tokens) * _turned_away(first)[self.anchors, None]
         outer = (~table.inner)[:, None]
         given = table.spread(lift[:, None] * normals[self.anchors]) * outer + table.moved
         given = given + table.surface.interpolate(laid)
@@ -474,6 +475,11 @@ class AnchoredDecoder(nn.Module):
         covered = ((shown * unlike).sum() + hiding) / (shown.sum() + hiding).clamp_min(1e-6)
         share = torso * torch.maximum(away, 1 - own) * ((covered - BARE) / (CLOTHED - BARE)).clamp(0, 1)
         return torch.lerp(filled, table.spread(lent[:, :3] / lent[:, 3:]), share[:, None])
+
+
+def _turned_away(seen: Sampled) -> Tensor:
+    """(N,) in [0, 1]: how far points are turned away from all views, so that their shape is guessed."""
+    return ((OUTLINE - seen.facing.amax(0)) / (OUTLINE - BEHIND)).clamp(0, 1)
 
 
 def rig_at(rig: Rig, surface: Surface) -> Rig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from ffavatar.data.shards import PersonSample, ShardReader
 from ffavatar.data.shards.format import MANIFEST
 from ffavatar.data.synthetic.store import refuse_reserved
 from ffavatar.errors import InputError
+from ffavatar.memory import give_back
 from ffavatar.model.estimator import outline_picture
 from ffavatar.types import HeadParams, Views
 
@@ -24,7 +25,11 @@ FEWEST_VIEWS = 3  # of a person: sources and targets, and one to choose
 
 @dataclass(frozen=True)
 class Person:
-    """All usable shots of one person, in memory (pictures as bytes). Labels are there for synthetic people only."""
+    """All usable shots of one person, in memory (pictures as bytes). Labels are there for synthetic people only.
+
+    ``len`` counts the shots in which the front end found the face; the ``unread`` ones come after them. These have no
+    readings, and can be targets only where poses are the exact labels.
+    """
 
     images: np.ndarray  # (P, H, W, 3) uint8
     mattes: np.ndarray  # (P, H, W) uint8: the exact matte, where there is one
@@ -36,9 +41,10 @@ class Person:
     identity: Tensor | None = None  # (I,) exact
     valid: np.ndarray | None = None  # (P, H, W) bool, inside the photo; None: everywhere
     exact_landmarks: Tensor | None = None  # (P, 478, 3) crop units
+    unread: int = 0
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images) - self.unread
 
     @property
     def labelled(self) -> bool:
@@ -58,7 +64,7 @@ class Person:
 
 
 def load_person(path: Path) -> Person | None:
-    """The shots in which the landmarker found the face; None when fewer than three.
+    """The shots in which the landmarker found the face, and those beyond; None when fewer than three were found.
 
     Raises:
         InputError: the landmarker's readings are missing, or the person is of synthetic-bench.
@@ -92,14 +98,17 @@ def _person(
     images: np.ndarray, mattes: np.ndarray, valid: np.ndarray | None, arrays: Mapping[str, np.ndarray]
 ) -> Person | None:
     count = len(images)
-    keep = np.flatnonzero(arrays["detected"]) if "detected" in arrays else np.arange(count)
-    if len(keep) < FEWEST_VIEWS:
+    found = arrays["detected"].astype(bool) if "detected" in arrays else np.ones(count, bool)
+    if found.sum() < FEWEST_VIEWS:
         return None
+    labelled = {*PARAM_NAMES, "identity"} <= set(arrays)
+    keep, unread = np.flatnonzero(found), np.flatnonzero(~found & labelled)
+    keep = np.concatenate([keep, unread])
     images, mattes = images[keep], mattes[keep]
     seen_mattes = arrays["detected_matte"][keep] if "detected_matte" in arrays else mattes
     scores = arrays["blendshapes"] if "blendshapes" in arrays else np.zeros((count, 52))
     params, identity, landmarks = None, None, None
-    if {*PARAM_NAMES, "identity"} <= set(arrays):
+    if labelled:
         params = HeadParams(**{name: torch.from_numpy(arrays[name][keep]).float() for name in PARAM_NAMES})
         identity = torch.from_numpy(arrays["identity"]).float()
     if "exact_landmarks" in arrays:
@@ -116,6 +125,7 @@ def _person(
         identity,
         inside,
         landmarks,
+        len(unread),
     )
 
 
@@ -142,14 +152,26 @@ def load_people(folder: str | Path, limit: int | None = None) -> list[Person]:
     """
     if (Path(folder) / MANIFEST).exists():
         samples = islice(ShardReader(folder, shuffle=False).by_key(), limit)
-        people = [person for person in map(person_of_sample, samples) if person is not None]
+        people = _held(map(person_of_sample, samples))
         if not people:
             raise InputError(
                 f"{folder} holds shards without people to train on (at least {FEWEST_VIEWS} views each); make some "
                 "(docs/data.md)."
             )
         return people
-    people = [person for path in person_files(folder, limit) if (person := load_person(path)) is not None]
+    people = _held(map(load_person, person_files(folder, limit)))
     if not people:
         raise InputError(f"{folder} holds no synthetic people; make some (docs/synthetic.md).")
     return people
+
+
+def _held(people: Iterable[Person | None]) -> list[Person]:
+    """Those that are people. What converting them took is given back on the way: between arrays that stay, glibc would
+    keep four times as much."""
+    held: list[Person] = []
+    for number, person in enumerate(people, 1):
+        if person is not None:
+            held.append(person)
+        if number % 16 == 0:
+            give_back()
+    return held

@@ -111,14 +111,17 @@ def avatar_step(
         rng, device = example.rng, model.head.v_template.device
         person = source.one(example)
         sources = min(int(rng.integers(1, recipe.max_sources + 1)), len(person) - 1)
-        order = rng.permutation(len(person))[: sources + recipe.targets]
-        shown, wanted = order[:sources], order[sources:]
-        seen = person.views(shown).to(device)
-        target = person.views(wanted, exact_matte=True).to(device)
+        order = rng.permutation(len(person))
+        shown, wanted = order[:sources], order[sources : sources + recipe.targets]
         estimate, params = None, None
         if rng.random() < recipe.label_share and person.params is not None and person.identity is not None:
+            if person.unread:  # seen from behind, say: only exact poses tell where they belong
+                others = np.concatenate([order[sources:], len(person) + np.arange(person.unread)])
+                wanted = rng.choice(others, min(recipe.targets, len(others)), replace=False)
             estimate = Estimate(person.params[torch.from_numpy(shown)].to(device), person.identity.to(device))
             params = person.params[torch.from_numpy(wanted)].to(device)
+        seen = person.views(shown).to(device)
+        target = person.views(wanted, exact_matte=True).to(device)
         made = few_to_many(
             model, Batch(seen, target), recipe.size, recipe.level,
             estimate=estimate, params=params, rotate_covariance=recipe.rotate_covariance,

@@ -88,6 +88,7 @@ def synthetic_person(
     person: Person | None = None,
     degrade: bool = True,
     supersample: int = 2,
+    around: int = 0,
 ) -> SyntheticPerson:
     """Draw and picture one person.
 
@@ -98,13 +99,19 @@ def synthetic_person(
         assets: folder of MakeHuman artwork; without it surfaces are procedural.
         chosen, person: replace what the seed would draw.
         degrade: False leaves out blur, noise, compression and colour casts, and pictures on plain grey.
+        around: this many further pictures, the head turned anywhere about; none of them where ``chosen`` is given.
     """
-    if not (1 <= shots and 16 <= size <= 2048):
-        raise InputError(f"cannot picture {shots} shots of {size} px; ask for at least one shot of 16 to 2048 px")
+    if not (1 <= shots and 0 <= around and 16 <= size <= 2048):
+        raise InputError(
+            f"cannot picture {shots} shots and {around} from all around of {size} px; ask for at least one shot of 16 "
+            "to 2048 px"
+        )
     body = load_body()
     artwork = Artwork(assets) if isinstance(assets, (str, Path)) else assets
     person = person or sample_person(seed, body.identities, artwork)
-    plan = chosen or [sample_shot(person, k, body.expressions, artwork) for k in range(shots)]
+    plan = chosen or [
+        sample_shot(person, k, body.expressions, artwork, around=k >= shots) for k in range(shots + around)
+    ]
     with torch.no_grad():
         params, points = _frame(body, person, plan)
         figure = build_figure(body, person, artwork)

@@ -338,8 +338,9 @@ def sample_expression(rng: np.random.Generator, mood: str, names: list[str]) -> 
     return out, float(jaw)
 
 
-def sample_shot(person: Person, number: int, names: list[str], artwork: Artwork | None) -> Shot:
-    """Draw shot ``number`` of a person. The first one is a calm look into the camera."""
+def sample_shot(person: Person, number: int, names: list[str], artwork: Artwork | None, around: bool = False) -> Shot:
+    """Draw shot ``number`` of a person. The first one is a calm look into the camera; ``around`` draws the head's yaw
+    from the full circle."""
     seed = person.seed * 1009 + number
     rng = np.random.default_rng([person.seed, 3, number])
     mood = str(rng.choice(MOODS, p=MOOD_ODDS)) if number else "neutral"
@@ -359,6 +360,8 @@ def sample_shot(person: Person, number: int, names: list[str], artwork: Artwork 
         yaw = behind.choice([-1, 1]) * behind.uniform(np.pi / 2, 3.1)
     if number == 0:
         yaw, pitch, roll = rng.normal(0, 0.08), rng.normal(0, 0.05), rng.normal(0, 0.03)
+    if around:
+        yaw = stream(person.seed, "around", number).uniform(-np.pi, np.pi)
     # People turn the head more than the chest, and mostly the same way.
     own_yaw = np.clip(0.35 * yaw + rng.normal(0, 0.16), -0.8, 0.8)
     own_pitch, own_roll = np.clip(0.5 * pitch + rng.normal(0, 0.08), -0.35, 0.35), 0.6 * roll + rng.normal(0, 0.04)
