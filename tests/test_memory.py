@@ -1,5 +1,6 @@
 """Freed memory goes back to the system."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -11,7 +12,7 @@ BLOCK = 100_000  # bytes: below glibc's threshold, so that blocks come from the 
 
 
 def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the call is glibc's")
