@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from ffavatar.geometry import vertex_normals
 from ffavatar.head import HeadModel, Surface
 from ffavatar.model.ears import auricles, hollows, skull_at_ears
 
@@ -21,6 +22,7 @@ _INNER_PARTS = ("mouth_interior", "eyeballs", "teeth", "tongue")  # later names 
 _SLACK_M = torch.tensor([0.008, -1.0, 0.008, 0.002, -1.0])
 SCALP_SINKS_M, SKIN_SINKS_M = 0.06, 0.02  # how deep what mattes carve away may sink: hair hides more than skin
 NAPE_BELOW_EARS_M, NAPE_FROM_REAR_M = 0.02, 0.015  # of the ears: where hair at the nape ends, and where it begins
+FORWARD = (0.45, 0.65)  # cosines between skin and straight ahead, up to which a face has no features, and from which
 MOUTH_LIT_M = 0.025  # depth in which the light in a mouth falls to 1/e
 MOUTH_DARK = torch.tensor([0.18, 0.09, 0.09])  # what is left of it deep inside: red, from walls and tongue
 _CROWN_M, _GUMLINE_M, _TOOTH_M = 0.008, 0.0015, 0.006  # height of what is seen of a tooth, its end, and its width
@@ -156,6 +158,27 @@ def hairy_vertices(head: HeadModel) -> Tensor:
         head.v_template[ears][:, 2].min() + NAPE_FROM_REAR_M,
     )
     return scalp | (neck & (head.v_template[:, 1] > low) & (head.v_template[:, 2] < rear))
+
+
+def bare_skin(head: HeadModel) -> Tensor:
+    """(V,) bool: skin of head and neck that is neither hair nor lips nor lids."""
+    skin = (part_labels(head) == 0) & ~hairy_vertices(head) & (head.lbs_weights[:, 0] <= 0.5)
+    for name in ("lips", "eyelids"):
+        if name in head.regions:
+            skin &= ~head.regions[name]
+    return skin
+
+
+def plain_skin(head: HeadModel) -> Tensor:
+    """(V,) in [0, 1]: how far bare skin has no features of its own: neck, ears, and what lies behind the eyes and is
+    turned sideways or down. None on a head without such regions."""
+    points, ears = head.v_template, auricles(head)
+    if "eyelids" not in head.regions:
+        return ears.to(points)
+    behind = points[:, 2] < points[head.regions["eyelids"]][:, 2].min()
+    low, high = FORWARD
+    aside = ((high - vertex_normals(points, head.faces)[:, 2]) / (high - low)).clamp(0, 1)
+    return torch.maximum(aside * behind, ears.to(points)) * bare_skin(head)
 
 
 def _sinking(head: HeadModel, labels: Tensor) -> Tensor:

@@ -26,11 +26,13 @@ from ffavatar.geometry import (
 from ffavatar.head import HeadModel, Surface
 from ffavatar.model.anchors import (
     SurfaceTable,
+    bare_skin,
     default_colors,
     fill_kernel,
     hairy_vertices,
     lift_mask,
     nearness_kernel,
+    plain_skin,
     point_spacing,
     smoothing_kernel,
     surface_table,
@@ -40,6 +42,7 @@ from ffavatar.model.ears import auricles, hidden_by_hair, pressed, sides, told_o
 from ffavatar.model.feedback import Shares, shares_of
 from ffavatar.model.looks import Looks, Parts, light_of, light_told, read_looks, shown_beyond, told_best
 from ffavatar.model.reading import Sampled, Sources, sample
+from ffavatar.model.skin import read_skin, taught
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
 from ffavatar.model.trimming import carved, trim
 from ffavatar.model.unseen_hair import HAIR, unseen_detail
@@ -121,6 +124,8 @@ class AnchoredDecoder(nn.Module):
     hairy: Tensor
     ears: Tensor
     sides: Tensor
+    bare: Tensor
+    plain: Tensor
     liftable: Tensor
     anchors: Tensor
 
@@ -135,6 +140,8 @@ class AnchoredDecoder(nn.Module):
         self.register_buffer("hairy", hairy_vertices(head)[anchors], persistent=False)
         self.register_buffer("ears", auricles(head)[:, None].to(head.v_template), persistent=False)
         self.register_buffer("sides", sides(head), persistent=False)
+        self.register_buffer("bare", bare_skin(head), persistent=False)
+        self.register_buffer("plain", plain_skin(head), persistent=False)
         self.register_buffer("liftable", lift_mask(head, anchors), persistent=False)
         self._tables: dict[tuple[int, str], SurfaceTable] = {}
         hidden = 96
@@ -220,19 +227,26 @@ class AnchoredDecoder(nn.Module):
         if sources.light is not None:
             light = torch.stack([rig.surface.interpolate(one) for one in sources.light])
             colors = (colors * light).clamp(0, 1)
-        return Sampled(colors, sample(sources.features, uv), matte, trust, facing, depth)
+        believed = torch.ones_like(trust)
+        if sources.skin is not None:
+            believed = sources.skin.likeness(colors, facing, sources.looks.taken, rig.surface)
+        return Sampled(colors, sample(sources.features, uv), matte, trust * believed, facing, depth, believed)
 
     @torch.no_grad()
-    def _in_one_light(self, seen: Sampled, sources: Sources) -> Sources:
-        """``sources`` with what brings other looks' light into the taken one's, as ``seen`` on the base vertices."""
-        looks, table = sources.looks, self.table(0)
-        if looks.taken.all():
-            return sources
-        skin = (1 - self.hanging(table.surface)).clamp(0, 1) * ~table.inner
-        told = light_told(looks, seen.colors, seen.trust, skin)
-        near = self.near @ torch.stack([table.gather(one, len(self.anchors)) for one in told])
-        light = torch.stack([table.spread(one) for one in light_of(near)])
-        return replace(sources, light=torch.where(looks.taken[:, None, None], 1.0, light))
+    def _informed(self, seen: Sampled, sources: Sources) -> Sources:
+        """``sources`` with what is ``seen`` on the base vertices of other looks' light and of the skin."""
+        table, colors, taken = self.table(0), seen.colors, sources.looks.taken
+
+        def around(values: Tensor) -> Tensor:
+            return table.spread(self.near @ table.gather(values, len(self.anchors)))
+
+        if not taken.all():
+            lasting = (1 - self.hanging(table.surface)).clamp(0, 1) * ~table.inner
+            told = light_told(sources.looks, colors, seen.trust, lasting)
+            light = torch.where(taken[:, None, None], 1.0, torch.stack([light_of(around(one)) for one in told]))
+            sources, colors = replace(sources, light=light), (colors * light).clamp(0, 1)
+        skin = read_skin(colors, seen.trust, seen.facing, taken, self.bare, self.plain, around)
+        return replace(sources, skin=skin)
 
     @torch.no_grad()
     def front(self, rig: Rig, offsets: Tensor, params: HeadParams, spacing: Tensor) -> Tensor:
@@ -297,7 +311,7 @@ class AnchoredDecoder(nn.Module):
         base = rig_at(rig, anchor_table.surface)
         front = self.front(base, lifted, params, anchor_table.spacing)
         first = self.look(base, anchor_table.slack, lifted, sources, front)
-        sources = self._in_one_light(first, sources)
+        sources = self._informed(first, sources)
         tokens = former(self._evidence(first, lift))
         coarse = self.coarse(tokens) * _turned_away(first)[self.anchors, None]
         outer = (~table.inner)[:, None]
@@ -348,7 +362,8 @@ class AnchoredDecoder(nn.Module):
         closed = (splats.sinks > 0) & ~splats.hairy
         cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks, closed)
         told = told_best(seen.trust, seen.facing, taken, self.of_face(rig.surface) & ~splats.hairy & ~splats.inner)
-        facing = seen.facing[taken].amax(0)
+        facing, plain = seen.facing[taken].amax(0), rig.surface.interpolate(self.plain[:, None])[:, 0]
+        told = told * seen.believed[taken].amax(0) * taught(facing, plain)
         shares = shares_of(told * told_of(self.of_ears(rig.surface), facing), facing, closed)
         # tongue and cheeks are read by feedback alone, and not where photos show teeth before them
         unlike = 1 - likeness_of_teeth(seen.colors[taken].mean(0))

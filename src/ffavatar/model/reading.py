@@ -12,6 +12,7 @@ from torch import Tensor
 from ffavatar.geometry import normalised_camera, project
 from ffavatar.model.flow import gaussian_blurred
 from ffavatar.model.looks import Looks
+from ffavatar.model.skin import Skin
 from ffavatar.types import HeadParams, Views
 
 SHARPENING, SHARPENING_SIGMA = 2.0, 1.2 / 512  # of the photos before colours are read: splats blur; sigma in crop sides
@@ -27,6 +28,7 @@ class Sources:
     features: Tensor  # (S, C, H, W)
     looks: Looks
     light: Tensor | None = None  # (S, V, 3) factors of colours read at base vertices, into the taken look's light
+    skin: Skin | None = None
 
     @cached_property
     def maps(self) -> Tensor:
@@ -45,9 +47,10 @@ class Sampled:
     colors: Tensor  # (S, N, 3)
     features: Tensor  # (S, N, C)
     matte: Tensor  # (S, N) in [0, 1]; 1 outside the photo, where nothing is known
-    trust: Tensor  # (S, N) in [0, 1]: visible, facing the camera, inside photo and matte
+    trust: Tensor  # (S, N) in [0, 1]: visible, facing the camera, inside photo and matte, believed
     facing: Tensor  # (S, N) cosine between normal and viewing direction
     depth: Tensor  # (S, N) metres before the camera
+    believed: Tensor  # (S, N) in [0, 1]: of the trust, what is left where something else is shown than should be there
 
     def cues(self) -> Tensor:
         """(S, N, C + 6): what the networks are told of each point."""
