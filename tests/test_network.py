@@ -12,9 +12,10 @@ from ffavatar.evaluate.metrics import psnr
 from ffavatar.head import load_head
 from ffavatar.model import Estimate, anchors, create_model
 from ffavatar.model.config import PAPER, TINY
-from ffavatar.model.decoder import BEHIND, MAX_COARSE_OFFSET_M, OUTLINE
+from ffavatar.model.decoder import MAX_COARSE_OFFSET_M
 from ffavatar.model.encoder import DinoV2, _from_hub_names
 from ffavatar.model.landmark_fit import project_normalised
+from ffavatar.model.reading import BEHIND, OUTLINE
 from ffavatar.pipeline import reconstruct, track
 from ffavatar.types import HeadParams, Views
 

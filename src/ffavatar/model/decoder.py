@@ -42,8 +42,9 @@ from ffavatar.model.ears import auricles, hidden_by_hair, pressed, sides, told_o
 from ffavatar.model.feedback import Shares, shares_of
 from ffavatar.model.looks import Looks, Parts, light_of, light_told, read_looks, shown_beyond, told_best
 from ffavatar.model.reading import Sampled, Sources, sample
-from ffavatar.model.skin import read_skin, taught
+from ffavatar.model.skin import Skin, read_skin
 from ffavatar.model.splitting import LEAST_CARVE, LEVEL, ROUNDS, coarse_splats, four_of, replaced
+from ffavatar.model.steadiness import folded_lids
 from ffavatar.model.trimming import carved, trim
 from ffavatar.model.unseen_hair import HAIR, unseen_detail
 from ffavatar.render import rasterize
@@ -58,7 +59,6 @@ UNSURE = 0.005  # trust at which a splat's colour is half its own, half borrowed
 DOUBTFUL, CERTAIN = 0.5, 0.8  # matte at which a splat's colour is borrowed, for background is mixed in, and is its own
 LEAST_HAIR = 0.05  # weight with which what looks like skin lends its colour to the scalp: the bald have no other
 SIDEWAYS = 0.5  # trust in what is seen edge on, before squaring: hair has no true normal
-OUTLINE, BEHIND = -0.1, -0.4  # cosines down to which nothing is guessed of the shape, and from which all is
 TURNED_AWAY = -0.3  # cosine beyond which hair is behind the outline in all views, and is split as such
 SQUARE, SLANTING = 0.5, 0.2  # cosines from which unseen hair borrows as skin does, and up to which from hair alone
 MAX_LIFT_M = 0.045  # what stands off further grows out in finer splats (outgrowth.py)
@@ -233,8 +233,8 @@ class AnchoredDecoder(nn.Module):
         return Sampled(colors, sample(sources.features, uv), matte, trust * believed, facing, depth, believed)
 
     @torch.no_grad()
-    def _informed(self, seen: Sampled, sources: Sources) -> Sources:
-        """``sources`` with what is ``seen`` on the base vertices of other looks' light and of the skin."""
+    def _informed(self, rig: Rig, seen: Sampled, sources: Sources) -> tuple[Sources, Skin]:
+        """``sources`` with what is ``seen`` on the base vertices of other looks' light and of the skin; and that."""
         table, colors, taken = self.table(0), seen.colors, sources.looks.taken
 
         def around(values: Tensor) -> Tensor:
@@ -245,8 +245,9 @@ class AnchoredDecoder(nn.Module):
             told = light_told(sources.looks, colors, seen.trust, lasting)
             light = torch.where(taken[:, None, None], 1.0, torch.stack([light_of(around(one)) for one in told]))
             sources, colors = replace(sources, light=light), (colors * light).clamp(0, 1)
-        skin = read_skin(colors, seen.trust, seen.facing, taken, self.bare, self.plain, around)
-        return replace(sources, skin=skin)
+        folded = folded_lids(rig, sources.params)
+        skin = read_skin(colors, seen.trust, seen.facing, taken, self.bare, self.plain, folded, around)
+        return replace(sources, skin=skin), skin
 
     @torch.no_grad()
     def front(self, rig: Rig, offsets: Tensor, params: HeadParams, spacing: Tensor) -> Tensor:
@@ -311,9 +312,9 @@ class AnchoredDecoder(nn.Module):
         base = rig_at(rig, anchor_table.surface)
         front = self.front(base, lifted, params, anchor_table.spacing)
         first = self.look(base, anchor_table.slack, lifted, sources, front)
-        sources = self._informed(first, sources)
+        sources, plain = self._informed(base, first, sources)
         tokens = former(self._evidence(first, lift))
-        coarse = self.coarse(tokens) * _turned_away(first)[self.anchors, None]
+        coarse = self.coarse(tokens) * first.turned_away()[self.anchors, None]
         outer = (~table.inner)[:, None]
         given = table.spread(lift[:, None] * normals[self.anchors]) * outer + table.moved
         given = given + table.surface.interpolate(laid)
@@ -334,7 +335,7 @@ class AnchoredDecoder(nn.Module):
         spread_out = ((share[..., None] * seen.colors**2).sum(0) - sampled**2).clamp_min(0).sum(-1, keepdim=True)
         confidence = torch.where(table.teeth, confidence * likeness_of_teeth(sampled), confidence)
         filled, skin, over = self._fill(table, sampled, confidence, seen, ear, taken)
-        base_color = confidence[:, None] * sampled + (1 - confidence[:, None]) * filled
+        base_color = plain.with_lids(torch.lerp(filled, sampled, confidence[:, None]), rig.surface)
         carve = carved(seen.matte[taken])
         extra = torch.cat([mixed, confidence[:, None], carve[:, None], spread_out], -1)
         # interpolation is linear, so the first layer runs on the few anchors instead of the many Gaussians
@@ -362,8 +363,8 @@ class AnchoredDecoder(nn.Module):
         closed = (splats.sinks > 0) & ~splats.hairy
         cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks, closed)
         told = told_best(seen.trust, seen.facing, taken, self.of_face(rig.surface) & ~splats.hairy & ~splats.inner)
-        facing, plain = seen.facing[taken].amax(0), rig.surface.interpolate(self.plain[:, None])[:, 0]
-        told = told * seen.believed[taken].amax(0) * taught(facing, plain)
+        facing = seen.facing[taken].amax(0)
+        told = told * seen.believed[taken].amax(0) * plain.taught(facing, rig.surface)
         shares = shares_of(told * told_of(self.of_ears(rig.surface), facing), facing, closed)
         # tongue and cheeks are read by feedback alone, and not where photos show teeth before them
         unlike = 1 - likeness_of_teeth(seen.colors[taken].mean(0))
@@ -490,11 +491,6 @@ class AnchoredDecoder(nn.Module):
         covered = ((shown * unlike).sum() + hiding) / (shown.sum() + hiding).clamp_min(1e-6)
         share = torso * torch.maximum(away, 1 - own) * ((covered - BARE) / (CLOTHED - BARE)).clamp(0, 1)
         return torch.lerp(filled, table.spread(lent[:, :3] / lent[:, 3:]), share[:, None])
-
-
-def _turned_away(seen: Sampled) -> Tensor:
-    """(N,) in [0, 1]: how far points are turned away from all views, so that their shape is guessed."""
-    return ((OUTLINE - seen.facing.amax(0)) / (OUTLINE - BEHIND)).clamp(0, 1)
 
 
 def rig_at(rig: Rig, surface: Surface) -> Rig:

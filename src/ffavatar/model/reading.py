@@ -16,6 +16,7 @@ from ffavatar.model.skin import Skin
 from ffavatar.types import HeadParams, Views
 
 SHARPENING, SHARPENING_SIGMA = 2.0, 1.2 / 512  # of the photos before colours are read: splats blur; sigma in crop sides
+OUTLINE, BEHIND = -0.1, -0.4  # cosines down to which nothing is guessed of the shape, and from which all is
 EDGE_PX = 4  # of a photo, along its edges, are not read: sharpening and resizing mix in what lies beyond
 
 
@@ -28,7 +29,7 @@ class Sources:
     features: Tensor  # (S, C, H, W)
     looks: Looks
     light: Tensor | None = None  # (S, V, 3) factors of colours read at base vertices, into the taken look's light
-    skin: Skin | None = None
+    skin: Skin | None = None  # what tells it from what else is shown in its place
 
     @cached_property
     def maps(self) -> Tensor:
@@ -56,6 +57,10 @@ class Sampled:
         """(S, N, C + 6): what the networks are told of each point."""
         beside = [value[..., None] for value in (self.matte, self.trust, self.facing)]
         return torch.cat([self.features, self.colors, *beside], -1)
+
+    def turned_away(self) -> Tensor:
+        """(N,) in [0, 1]: how far points are turned away from all views, so that their shape is guessed."""
+        return ((OUTLINE - self.facing.amax(0)) / (OUTLINE - BEHIND)).clamp(0, 1)
 
 
 def sample(maps: Tensor, uv: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ what stands beside or before them: ear rings, a collar, strands of hair, a shado
 blotches as soon as the head turns. The face's own skin near by tells what it should look like; what differs too much is
 not believed, and that place borrows its colour (in the photo's own view it comes back as a shade, ``feedback.py``).
 What is dark over a whole place, or in most views, is believed: a beard, or hair that hangs over the temple.
+
+Lids are folded away while eyes are open. Where no view shows them otherwise, what is read in the fold, lashes and
+shadow, would be drawn out over the closed eye; they have the colour of the skin around them for the most part.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ WHOLE = (0.35, 0.55)  # parts of a place that are dark in the taken look: up to 
 AGREED = (0.4, 0.6)  # the same of the views that see it
 ALONE = 0.7  # views that are taken to show skin there, lest one alone should agree with itself
 SEEN = 0.02  # trust that makes a view half count where it is asked what it shows at all
+BRIGHTER, SHADED = 10.0, 0.9  # how much more what is bright tells of a lid's colour, and how much darker that is
+LIDS = 0.7  # at most, of a lid's colour that is guessed
 LEAST = 1e-4  # of a view's trust is left where it is not believed
 
 
@@ -38,6 +43,8 @@ class Skin:
     asked: Tensor  # (V,) in [0, 1]: how far what is shown there must be such skin
     whole: Tensor  # (V,) in [0, 1]: how far the taken look shows something else all around, and is believed
     strange: Tensor  # (S, V) in [0, 1]: how far each view shows something else around it
+    folded: Tensor  # (V,) in [0, 1]: how far it is a lid's, which every view shows folded away
+    lids: Tensor  # (V, 3) its colour there
 
     def likeness(self, colors: Tensor, facing: Tensor, taken: Tensor, surface: Surface) -> Tensor:
         """In (0, 1], (S, N): how far to believe the ``colors`` (S, N, 3) that views show of a surface's N points, which
@@ -49,6 +56,18 @@ class Skin:
         strange = torch.maximum(around.T, _ramp(_unlike(colors, color).abs().amax(-1), STRANGE))
         return 1 - (1 - LEAST) * strange * doubted
 
+    def with_lids(self, colors: Tensor, surface: Surface) -> Tensor:
+        """``colors`` (N, 3) of a surface's points with the lids' where no view shows them unfolded: in the fold are
+        lashes and shadow."""
+        about = surface.interpolate(torch.cat([self.lids, self.folded[:, None]], 1))
+        return torch.lerp(colors, about[:, :3], LIDS * about[:, 3:])
+
+    def taught(self, facing: Tensor, surface: Surface) -> Tensor:
+        """In [0, 1], (N,): how far photos that see a surface's points at cosines ``facing`` (N,) at best teach them
+        lasting colours by feedback."""
+        asked, folded = surface.interpolate(torch.stack([self.asked, self.folded], 1)).unbind(1)
+        return (1 - asked * (1 - _ramp(facing, TAUGHT))) * (1 - folded)
+
 
 def read_skin(
     colors: Tensor,
@@ -57,17 +76,19 @@ def read_skin(
     taken: Tensor,
     bare: Tensor,
     plain: Tensor,
+    folded: Tensor,
     around: Callable[[Tensor], Tensor],
 ) -> Skin:
     """The skin of S views' person, from what they show of V base vertices.
 
-    ``colors`` (S, V, 3) in the taken look's light, ``trust`` and ``facing`` (S, V), ``taken`` (S,) bool, ``bare`` and
-    ``plain`` (V,) as from ``bare_skin`` and ``plain_skin``. ``around`` sums values (V, D) over what lies near.
+    ``colors`` (S, V, 3) in the taken look's light, ``trust`` and ``facing`` (S, V), ``taken`` (S,) bool, ``bare``,
+    ``plain`` and ``folded`` (V,) as from ``bare_skin``, ``plain_skin`` (``anchors.py``) and ``folded_lids``
+    (``steadiness.py``). ``around`` sums values (V, D) over what lies near.
     """
     surely = trust[taken] ** 2 * _ramp(facing[taken], (AVERTED, FACING)) * bare
-    told = torch.cat([(surely[..., None] * colors[taken]).sum(0), surely.sum(0)[:, None]], -1)
-    told = around(told)
-    color = told[:, :3] / told[:, 3:].clamp_min(1e-9)
+    color = _mean(colors[taken], surely, around)
+    bright = (BRIGHTER * colors[taken].mean(-1)).exp()  # brows are no skin
+    lids = SHADED * _mean(colors[taken], surely * bright, around)
 
     unlike = _unlike(colors, color)
     odd = _ramp(unlike.abs().amax(-1), STRANGE_AROUND)
@@ -78,13 +99,13 @@ def read_skin(
     odd, dark = (_ramp(part, MOSTLY) for part in (told[..., :2] / told[..., 2:].clamp_min(1e-9)).unbind(-1))
     own = told[taken].sum(0)
     agreed = _ramp((seen * dark).sum(0) / (seen.sum(0) + ALONE), AGREED)
-    return Skin(color, plain * (1 - agreed), _ramp(own[:, 1] / own[:, 2].clamp_min(1e-9), WHOLE), odd)
+    return Skin(color, plain * (1 - agreed), _ramp(own[:, 1] / own[:, 2].clamp_min(1e-9), WHOLE), odd, folded, lids)
 
 
-def taught(facing: Tensor, plain: Tensor) -> Tensor:
-    """In [0, 1], (N,): how far photos that see points at cosines ``facing`` (N,) at best teach them lasting colours;
-    ``plain`` (N,): how far these are such skin."""
-    return 1 - plain * (1 - _ramp(facing, TAUGHT))
+def _mean(colors: Tensor, weights: Tensor, around: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of colours (S, V, 3), weighted (S, V), over all views and what lies ``around``: (V, 3)."""
+    told = around(torch.cat([(weights[..., None] * colors).sum(0), weights.sum(0)[:, None]], -1))
+    return told[:, :3] / told[:, 3:].clamp_min(1e-9)
 
 
 def _unlike(colors: Tensor, skin: Tensor) -> Tensor:

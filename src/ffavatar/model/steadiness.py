@@ -18,6 +18,8 @@ JAW_RAD = 0.35
 BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
 FREE_STRETCH = 1.3
 """Ratio of areas up to which nothing is held back."""
+FOLDED = (1.2, 3.0)
+"""The same of lids: up to which they are shown, and from which they are folded away."""
 BORDERS, BORDER_SHARE = ("lips", "eyelids"), 0.4
 """Regions of the head that take this share of their own residuals at most; they follow the nodes all the same."""
 
@@ -36,6 +38,15 @@ def steadiness(rig: Rig, params: HeadParams) -> Tensor:
             if name in rig.head.regions:
                 steady = torch.where(rig.head.regions[name], BORDER_SHARE * steady, steady)
         return rig.surface.interpolate(steady[:, None])[:, 0]
+
+
+@torch.no_grad()
+def folded_lids(rig: Rig, params: HeadParams) -> Tensor:
+    """(V,) in [0, 1]: how far base vertices are lids' skin that every view (``params``) shows folded away."""
+    shown = torch.cat([_areas(rig, params[i : i + 1]) for i in range(len(params))]).amax(0)
+    stretch = _areas(rig, _probes(rig)[1:2])[0] / shown.clamp_min(1e-12)
+    low, high = FOLDED
+    return ((stretch - low) / (high - low)).clamp(0, 1)
 
 
 @torch.no_grad()
