@@ -28,7 +28,7 @@ from ffavatar.types import Camera, CanonicalGaussians, Gaussians, HeadParams, Re
 EPS2D = 0.3  # square pixels by which splats are widened on the picture: gsplat's default, and that of all viewers
 
 
-def _exact(tensor: Tensor) -> AbstractContextManager:
+def exactly(tensor: Tensor) -> AbstractContextManager:
     """No autocast on the device of ``tensor``."""
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
@@ -48,7 +48,7 @@ class Rig:
     @staticmethod
     def of(head: HeadModel, identity: Float[Tensor, " I"], surface: Surface) -> Rig:
         """The rig of a person with these identity coefficients."""
-        with _exact(identity):
+        with exactly(identity):
             neutral, joints = head.neutral(identity[None])
         return Rig(head, neutral[0], joints[0], surface)
 
@@ -59,14 +59,14 @@ class Rig:
     def moved(self, expression: Float[Tensor, "B E"], jaw: Float[Tensor, "B 3"]) -> Float[Tensor, "B V 3"]:
         """How far expression and jaw take each base vertex from rest, metres."""
         rest = HeadParams.neutral(len(jaw), expression.shape[1], jaw.device, distance_m=0.0)
-        with _exact(jaw):
+        with exactly(jaw):
             posed = self.head.pose(self.neutral[None], self.joints[None], replace(rest, expression=expression, jaw=jaw))
         return posed.vertices - self.neutral
 
     @staticmethod
     def turned(params: HeadParams) -> Float[Tensor, "B 3 3"]:
         """The head's rotation, by root and neck together."""
-        with _exact(params.root):
+        with exactly(params.root):
             return axis_angle_to_matrix(params.root) @ axis_angle_to_matrix(params.neck)
 
     @cached_property
@@ -82,7 +82,7 @@ class Rig:
         others. Nothing is differentiated but ``colors``."""
         if self.shades is None:
             return colors
-        with _exact(params.root):
+        with exactly(params.root):
             with torch.no_grad():
                 turned = self.turned(params)
                 if camera is not None:
@@ -94,7 +94,7 @@ class Rig:
 
 def pose_surface(rig: Rig, params: HeadParams) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N 4"]]:
     """Posed surface points (B, N, 3) and their rotations (B, N, 4) wxyz, normalised."""
-    with _exact(params.root):
+    with exactly(params.root):
         posed = rig.head.pose(rig.neutral[None], rig.joints[None], params)
     mixed = rig.surface.interpolate(torch.cat([posed.vertices, posed.quats], -1))
     return mixed[..., :3], normalize(mixed[..., 3:], dim=-1)
@@ -120,7 +120,7 @@ def pose_gaussians(
     colors = rig.shade(canonical.colors, params, camera)
     inputs = (rig.neutral, canonical.offsets, canonical.quats, *vars(params).values())
     if rotate_covariance and can_attach(*inputs):
-        with _exact(params.root):
+        with exactly(params.root):
             posed = rig.head.pose(rig.neutral[None], rig.joints[None], params)
         parents, barycentric = rig.surface.parents, rig.surface.barycentric
         means, quats = attach(posed.vertices, posed.quats, parents, barycentric, canonical.offsets, canonical.quats)
@@ -166,7 +166,7 @@ def render_gaussians(
     views = _views(max(len(v) if v.ndim == with_axis[name] else 1 for name, v in given.items()), camera)
     if views > 1:  # what is given once, the rasteriser wants without the axis
         given |= {name: v[0] for name, v in given.items() if v.ndim == with_axis[name] and len(v) == 1}
-    with _exact(gaussians.means):
+    with exactly(gaussians.means):
         pictures, alphas, _ = rasterize(
             **given, viewmats=camera.world_to_cam.expand(views, 4, 4), Ks=camera.K.expand(views, 3, 3),
             width=camera.width, height=camera.height, backgrounds=background.expand(views, -1), backend=backend,

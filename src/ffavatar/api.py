@@ -10,6 +10,7 @@ from typing import Literal
 
 from ffavatar.avatar import Avatar
 from ffavatar.devices import choose_device
+from ffavatar.errors import InputError
 from ffavatar.model import FFAvatar, load_model
 
 
@@ -57,7 +58,8 @@ def reconstruct(
     and clothes are taken where photos of several days show different ones; by default those that are shown most.
 
     Raises:
-        InputError: no photo shows a usable face, or not that of ``look``; the message says why.
+        InputError: no photo shows a usable face, or not that of ``look``; the message says why. Or ``views`` is
+            below 1.
     """
     from ffavatar.drive.choose import MOST_VIEWS, check_look, choose_views, view_named
     from ffavatar.evaluate.identity import cached_embedding
@@ -67,9 +69,16 @@ def reconstruct(
     paths = [photos] if isinstance(photos, str | Path) else list(photos)
     if look is not None:
         check_look(look, paths)
+    if views is not None and views < 1:
+        raise InputError(f"views={views} leaves nothing to look at; give 1 or more, or None for {MOST_VIEWS}.")
     place = choose_device(device)
     choice = choose_views(
-        paths, FrontEnd(place), face=face, most=views or MOST_VIEWS, embed=cached_embedding(place), must=look
+        paths,
+        FrontEnd(place),
+        face=face,
+        most=MOST_VIEWS if views is None else views,
+        embed=cached_embedding(place),
+        must=look,
     )
     for photo, kept in choice.rows:
         if not kept:

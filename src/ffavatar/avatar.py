@@ -165,14 +165,14 @@ def _pack(avatar: Avatar) -> dict[str, np.ndarray]:
         "offsets": made.offsets,
         "log_scales": made.scales.log().clamp(*_LOG_SCALE_RANGE),
         "quats": (quats / quats.abs().amax(-1, keepdim=True) * 127).round(),
-        "opacities": (made.opacities * 255).round(),
-        "colors": (made.colors * 255).round(),
+        "opacities": (made.opacities.clamp(0, 1) * 255).round(),
+        "colors": (made.colors.clamp(0, 1) * 255).round(),
     }
     shades = avatar.rig.shades
     if shades is not None:
         values |= {
             "shade_colors": (shades.colors * _SHADE_STEPS).round().clamp(-127, 127),
-            "shade_certainty": (shades.certainty * 255).round(),
+            "shade_certainty": (shades.certainty.clamp(0, 1) * 255).round(),
             "shade_expression": shades.expression,
             "shade_jaw": shades.jaw,
             "shade_turn": shades.turn,

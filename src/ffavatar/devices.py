@@ -7,13 +7,13 @@ import torch
 from ffavatar.errors import InputError
 
 
-def choose_device(name: str = "auto") -> str:
+def choose_device(name: str | torch.device = "auto") -> str:
     """``auto`` takes CUDA where there is one, else the CPU. A GPU of several may be numbered, as in ``cuda:1``.
 
     Raises:
         InputError: the device is not there.
     """
-    cuda = torch.cuda.is_available()
+    name, cuda = str(name), torch.cuda.is_available()
     available = {"cpu": True, "cuda": cuda, "mps": torch.backends.mps.is_available()}
     available |= {f"cuda:{number}": cuda for number in range(torch.cuda.device_count())}
     if name == "auto":

@@ -71,7 +71,9 @@ def quat_rotate(quat: Float[Tensor, "*#B 4"], vector: Float[Tensor, "*#B 3"]) ->
 def turn_z_to(normals: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 4"]:
     """The shortest rotation of the z axis to each unit normal."""
     x, y, z = normals.unbind(-1)
-    return F.normalize(torch.stack([1 + z + 1e-6, -y, x, torch.zeros_like(x)], -1), dim=-1)
+    turned = torch.stack([1 + z + 1e-6, -y, x, torch.zeros_like(x)], -1)
+    opposite = (1 + z < 1e-6) & (x.abs() + y.abs() < 1e-6)  # any half turn about an axis across is as short
+    return F.normalize(torch.where(opposite[..., None], turned.new_tensor([0.0, 1, 0, 0]), turned), dim=-1)
 
 
 def quat_to_matrix(quat: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 3 3"]:

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ffavatar.animate import EPS2D, render_avatar
+from ffavatar.animate import EPS2D, exactly, render_avatar
 from ffavatar.avatar import Avatar
+from ffavatar.errors import InputError
 from ffavatar.model import Estimate, FFAvatar, Reconstruction
 from ffavatar.model.estimator import LandmarkEstimator
 from ffavatar.model.feedback import feedback
@@ -28,17 +31,30 @@ from ffavatar.model.unfolding import unfolded
 from ffavatar.render import mean_ssim
 from ffavatar.types import Batch, Camera, CanonicalGaussians, HeadParams, Rendering, Views
 
+P = ParamSpec("P")
+T = TypeVar("T")
 LOOK = (
     "look"  # in ``Avatar.about``: numbers of the views whose hair and clothes it has, where views show different ones
 )
-COARSE_LEVEL = 1  # of the avatar to whose outline the source views are registered
+COARSE_LEVEL = 1  # at most, of the avatar to whose outline the source views are registered
 TRACK_SIZE_PX = 256
 REGISTERED_GAUSSIANS = 64_000
 TRACK_EPS2D = EPS2D / 4  # wider splats would draw the outline further out, and move the head away
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+def _alone(run: Callable[Concatenate[FFAvatar, P], T]) -> Callable[Concatenate[FFAvatar, P], T]:
+    """``run`` whatever the caller's inference mode, gradients and autocast: what it makes can be trained on, and linear
+    solves and the points of a head keep single precision."""
+
+    @wraps(run)
+    def alone(model: FFAvatar, *args: P.args, **options: P.kwargs) -> T:
+        with torch.inference_mode(False), torch.no_grad(), exactly(next(model.parameters())):
+            return run(model, *args, **options)
+
+    return alone
+
+
+@_alone
 def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: int | None = None) -> Avatar:
     """Any number of views of one person -> an avatar, in one forward pass.
 
@@ -53,8 +69,9 @@ def reconstruct(model: FFAvatar, source: Views, level: int | None = None, like: 
     source = _ordinary(source)
     estimate = model.estimator(source)
     looks = model.looks(source, estimate, like)
-    if len(source) > 1:
-        made = model.reconstruct(source, COARSE_LEVEL, estimate, looks)
+    if len(source) > 1 and isinstance(model.estimator, LandmarkEstimator):
+        fine = model.config.surface_level if level is None else level
+        made = model.reconstruct(source, min(COARSE_LEVEL, fine), estimate, looks)
         coarse = Avatar(made.rig, made.canonical, estimate.identity)
         registered = _registered(model, coarse, source, estimate.params)
         estimate = Estimate(registered.where(looks.taken, estimate.params), estimate.identity)
@@ -68,8 +85,7 @@ def _ordinary(views: Views) -> Views:
     return Views(**{name: value.clone() if value.is_inference() else value for name, value in vars(views).items()})
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@_alone
 def decode(model: FFAvatar, source: Views, level: int | None, estimate: Estimate, looks: Looks | None = None) -> Avatar:
     """The avatar of views that are read already: the model's forward pass, more Gaussians in its lids
     (``model/unfolding.py``), and what the views that show its look give back to it (``model/feedback.py``)."""
@@ -82,16 +98,25 @@ def decode(model: FFAvatar, source: Views, level: int | None, estimate: Estimate
     return Avatar(replace(rig, shades=shades), canonical, estimate.identity)
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@_alone
 def drive(model: FFAvatar, avatar: Avatar, target: Views, own: bool = True) -> HeadParams:
     """Pose and expression of each driving frame: one estimator pass, without any photometric optimisation.
 
     ``own`` says that the frames show the avatar's person: then its outline is evidence of where head and torso stand
-    (``model/registration.py``), beside the landmarks. The identity is the avatar's own, never read from the driver.
+    (``model/registration.py``), beside the landmarks. The identity is the avatar's own, never read from the driver. An
+    avatar on another head than the model's has none that it could read: then the driver's is pooled, the outline tells
+    nothing, and the parameters are of the model's head (``drive.film.for_head`` carries them over).
     """
+    if not _same_head(model, avatar):
+        return model.estimator(target).params
     params = model.estimator(target, avatar.identity).params
     return _registered(model, _thinned(avatar, REGISTERED_GAUSSIANS), target, params) if own else params
+
+
+def _same_head(model: FFAvatar, avatar: Avatar) -> bool:
+    """Whether the model's parameters pose the avatar, and its identity is of the model's basis."""
+    identities = model.head.shapedirs.shape[2] if isinstance(model.estimator, LandmarkEstimator) else 0
+    return avatar.rig.head.edition == model.head.edition and len(avatar.identity) == identities
 
 
 def _registered(model: FFAvatar, avatar: Avatar, views: Views, params: HeadParams) -> HeadParams:
@@ -156,7 +181,7 @@ _TRACK_RATES = {
 }  # fmt: skip
 
 
-@torch.inference_mode(False)
+@_alone
 @torch.enable_grad()
 def track(
     model: FFAvatar,
@@ -170,7 +195,15 @@ def track(
 
     Adam on all of each frame's parameters; frames are independent of each other. ``progress(step, loss)`` is called
     after every step.
+
+    Raises:
+        InputError: the avatar is on another head than the model's.
     """
+    if not _same_head(model, avatar):
+        raise InputError(
+            f"The avatar is on the head {avatar.rig.head.edition}, which this model ({model.head.edition}) cannot "
+            "track; drive it, or make it anew with this model."
+        )
     start = drive(model, avatar, target, own)
     goal, matte, valid = targets_on_white(target, TRACK_SIZE_PX)
     free = {name: getattr(start, name).clone().requires_grad_(True) for name in _TRACK_RATES}

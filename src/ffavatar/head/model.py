@@ -246,9 +246,10 @@ class HeadModel(nn.Module):
             raise InputError(f"subdivision level {level} is not offered; use 0, 1, 2 or 3.")
         key = (level, self.faces.device)
         if key not in self._surfaces:
-            arrays = [t.cpu().numpy() for t in (self.faces, self.uvs, self.faces_uv)]
-            made = subdivide(arrays[0], len(self.v_template), arrays[1].astype(np.float32), arrays[2], level)
-            self._surfaces[key] = made.to(self.faces.device)
+            with torch.inference_mode(False):  # what is kept must serve training, too
+                arrays = [t.cpu().numpy() for t in (self.faces, self.uvs, self.faces_uv)]
+                made = subdivide(arrays[0], len(self.v_template), arrays[1].astype(np.float32), arrays[2], level)
+                self._surfaces[key] = made.to(self.faces.device)
         return self._surfaces[key]
 
 

@@ -74,17 +74,17 @@ def part_labels(head: HeadModel) -> Tensor:
 def choose_anchors(head: HeadModel, count: int) -> Tensor:
     """Farthest-point sampling of base vertices; the face counts double, the torso half. (A,) int64, deterministic."""
     points = head.v_template.double()
-    density = torch.ones(len(points), dtype=torch.double)
+    density = torch.ones_like(points[:, 0])
     for name, factor in (("face", 2.0), ("torso", 0.5)):
         if name in head.regions:
             density[head.regions[name]] = factor
     count = min(count, len(points))
     chosen = [int((points[:, 2]).argmax())]
-    distance = torch.full((len(points),), float("inf"), dtype=torch.double)
+    distance = torch.full_like(density, torch.inf)
     for _ in range(count - 1):
         distance = torch.minimum(distance, (points - points[chosen[-1]]).norm(dim=1))
         chosen.append(int((distance * density).argmax()))
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, device=points.device)
 
 
 def surface_table(head: HeadModel, anchors: Tensor, level: int) -> SurfaceTable:
@@ -258,11 +258,11 @@ def nearness_kernel(head: HeadModel, anchors: Tensor) -> Tensor:
 def lift_mask(head: HeadModel, anchors: Tensor) -> Tensor:
     """(A,) in [0, 1]: where the outline may move away from the skin (hair, cap, collar), softly fading into
     the face."""
-    closed = torch.zeros(len(head.v_template), dtype=torch.bool)
+    closed = torch.zeros_like(head.v_template[:, 0], dtype=torch.bool)
     for name in (*_INNER_PARTS, "face", "lips", "eyelids"):
         if name in head.regions:
             closed |= head.regions[name]
     points = head.v_template[anchors]
     shut = head.v_template[closed]
-    distance = torch.cdist(points, shut).min(1).values if len(shut) else torch.full((len(points),), 1.0)
+    distance = torch.cdist(points, shut).min(1).values if len(shut) else torch.ones_like(points[:, 0])
     return (distance / 0.03).clamp(0, 1) * (~closed[anchors]).float()

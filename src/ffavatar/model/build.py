@@ -13,11 +13,11 @@ from ffavatar.animate import Rig
 from ffavatar.devices import choose_device
 from ffavatar.errors import InputError
 from ffavatar.head import HeadModel, load_head
-from ffavatar.model.anchors import choose_anchors, point_spacing
+from ffavatar.model.anchors import NEIGHBOURS, choose_anchors, point_spacing
 from ffavatar.model.back_hair import hang_behind
 from ffavatar.model.config import PRESETS, ModelConfig
 from ffavatar.model.decoder import AnchoredDecoder, FullDecoder
-from ffavatar.model.encoder import ConvEncoder, DinoEncoder
+from ffavatar.model.encoder import NORM_GROUPS, STRIDE, ConvEncoder, DinoEncoder
 from ffavatar.model.estimator import DinoEstimator, Estimate, LandmarkEstimator
 from ffavatar.model.feedback import Shares
 from ffavatar.model.looks import Looks
@@ -152,13 +152,29 @@ def create_model(preset: str | ModelConfig = "lite", head: HeadModel | None = No
         config = PRESETS[preset]
     else:
         config = preset
+    head = head if head is not None else load_head()
+    _check(config, head)
+    return FFAvatar(config, head)
+
+
+def _check(config: ModelConfig, head: HeadModel) -> None:
+    """Raises ``InputError`` for sizes that do not fit together, or not with the head."""
     if config.width % config.heads:
         raise InputError(f"width {config.width} is not a multiple of heads {config.heads}.")
+    if config.encoder == "conv":
+        for name, parts in (("width", NORM_GROUPS), ("feature_width", NORM_GROUPS), ("image_size", STRIDE)):
+            if (size := getattr(config, name)) % parts:
+                raise InputError(f"{name} {size} is not a multiple of {parts}, which encoder='conv' needs.")
+    if config.anchors < NEIGHBOURS:
+        raise InputError(f"anchors {config.anchors} are too few; use {NEIGHBOURS} or more.")
+    if config.estimator == "landmark" and not len(head.landmark_faces):
+        raise InputError(
+            f"estimator='landmark' fits landmarks, which the head {head.edition} does not have; use the embedded head."
+        )
     if config.queries == "anchored" and config.encoder != "conv":
         raise InputError("Anchored queries need a feature map; use encoder='conv', or queries='full'.")
     if config.queries == "anchored" and config.estimator != "landmark":
         raise InputError("Anchored queries project with an identity; use estimator='landmark', or queries='full'.")
-    return FFAvatar(config, head if head is not None else load_head())
 
 
 @torch.inference_mode(False)  # else a model loaded under a caller's inference mode could never be trained

@@ -166,7 +166,8 @@ class AnchoredDecoder(nn.Module):
         """The surface at a subdivision level, on this module's device (cached)."""
         key = (level, str(self.anchors.device))
         if key not in self._tables:
-            self._tables[key] = surface_table(self.head_model[0], self.anchors, level)
+            with torch.inference_mode(False), torch.no_grad():  # what is kept must serve training, too
+                self._tables[key] = surface_table(self.head_model[0], self.anchors, level)
         return self._tables[key]
 
     def hanging(self, surface: Surface) -> Tensor:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ffavatar.errors import InputError
 
+NORM_GROUPS, STRIDE = 8, 16  # of which the convolutional encoder's widths and picture are multiples
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -28,7 +30,7 @@ class _Residual(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.norm = nn.GroupNorm(8, width)
+        self.norm = nn.GroupNorm(NORM_GROUPS, width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class Detector(nn.Module):
             scores, places = self(batch)
             for row, (left, top, side) in enumerate(squares[start : start + 8]):
                 good = (scores[row] >= SCORE).nonzero()[:, 0]
-                points = places[row, good].double().cpu().numpy() * (side / self.side) + (left, top)
+                points = places[row, good].cpu().double().numpy() * (side / self.side) + (left, top)
                 found += zip(scores[row, good].tolist(), points)
         faces = [Face(score, points[:2].reshape(4), points[2:]) for score, points in _merge(found)]
         return sorted((f for f in faces if f.width > 0), key=lambda face: -face.width)

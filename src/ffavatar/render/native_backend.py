@@ -101,8 +101,8 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: RasterInputs, threads: int, keep: bool, info: dict, *tensors: Tensor) -> Any:
         views, channels = len(inputs.viewmats), inputs.colors.shape[-1]
-        colors = torch.empty(views, inputs.height, inputs.width, channels)
-        alphas = torch.empty(views, inputs.height, inputs.width, 1)
+        colors = inputs.means.new_empty(views, inputs.height, inputs.width, channels, dtype=torch.float32)
+        alphas = colors.new_empty(views, inputs.height, inputs.width, 1)
         args = _arguments(inputs, tensors, threads, keep)
         address = ctypes.c_void_p()
         library = _library()

@@ -130,6 +130,11 @@ def _choose_backend(backend: str, inputs: RasterInputs) -> str:
     if backend == "auto":
         if inputs.means.is_cuda and importlib.util.find_spec("gsplat"):
             return "gsplat"
+        if inputs.means.is_cuda:
+            warnings.warn(
+                "Rendering with the torch backend, many times slower: gsplat is not installed (pip install gsplat).",
+                RuntimeWarning, stacklevel=3,
+            )  # fmt: skip
         if not on_cpu or camera_gradient:
             return "torch"
         if load_library() is None:
