@@ -10,7 +10,7 @@ from ffavatar.animate import render_avatar
 from ffavatar.errors import InputError
 from ffavatar.evaluate.metrics import psnr
 from ffavatar.head import load_head
-from ffavatar.model import Estimate, anchors, create_model
+from ffavatar.model import Estimate, anchors, create_model, skin
 from ffavatar.model.config import PAPER, TINY
 from ffavatar.model.decoder import MAX_COARSE_OFFSET_M
 from ffavatar.model.encoder import DinoV2, _from_hub_names
@@ -178,7 +178,8 @@ def test_a_callers_inference_mode_is_no_obstacle(tiny, views):
 
 
 def test_zero_output_shows_the_photos_colours(tiny, views, monkeypatch):
-    """But for the ears' hollows, which have a shade of their own."""
+    """But for the ears' hollows and folded lids, which have a shade of their own."""
+    monkeypatch.setattr(skin, "SHADED", 1.0)
     monkeypatch.setattr(anchors, "hollows", lambda head, skin: torch.zeros(len(skin)))
     monkeypatch.setattr(tiny.decoder, "_tables", {})
     grey = replace(views, images=torch.full_like(views.images, 0.25))

@@ -132,7 +132,7 @@ def test_views_that_do_not_see_an_ears_side_have_no_share_in_it() -> None:
     assert isinstance(decoder, AnchoredDecoder)
     features = torch.zeros(2, 2, decoder.evidence.in_features - 5)
     facing = torch.tensor([[FACING, FACING], [AVERTED, AVERTED]])
-    seen = Sampled(torch.zeros(2, 2, 3), features, torch.ones(2, 2), torch.ones(2, 2), facing, torch.ones(2, 2))
+    seen = Sampled(torch.zeros(2, 2, 3), features, torch.ones(2, 2), torch.ones(2, 2), facing, *torch.ones(2, 2, 2))
     share, own = decoder._shares(seen, seen.cues(), torch.tensor([1.0, 0.0]))
     assert share[0, 0] > 0.999
     torch.testing.assert_close(share[:, 1], torch.tensor([0.5, 0.5]))

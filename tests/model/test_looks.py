@@ -8,7 +8,7 @@ import pytest
 import torch
 from made_looks import BLUE, DIMMER, RED, SIZE, SKIN, two_days
 
-from ffavatar.animate import render_avatar
+from ffavatar.animate import Rig, render_avatar
 from ffavatar.head import HeadModel
 from ffavatar.model import Estimate, create_model
 from ffavatar.model.looks import BEYOND_M2, MOST_GAIN, Looks, Parts, read_looks, told_best
@@ -132,20 +132,21 @@ def test_another_looks_light_is_matched_where_the_taken_look_shows_nothing() -> 
     face = torch.full((len(points), 3), 0.6)
     trust = torch.stack([0.9 * (points[:, 0] > -0.02), torch.full((len(points),), 0.9)])
     nothing = torch.zeros(2, len(points))
-    seen = Sampled(torch.stack([face, face * shade]), nothing[..., None], nothing, trust, nothing, nothing)
+    seen = Sampled(torch.stack([face, face * shade]), nothing[..., None], nothing, trust, nothing, nothing, trust)
     views = Views(torch.zeros(2, 4, 4, 3), torch.ones(2, 4, 4), torch.ones(2, 4, 4), torch.zeros(2, 478, 3),
                   torch.zeros(2, 52))  # fmt: skip
     sources = Sources(
         views, HeadParams.neutral(2, 90), torch.zeros(2, 1, 4, 4), Looks(torch.arange(2), torch.ones(2, 3))
     )
-    light = decoder._in_one_light(seen, sources).light
+    rig = Rig.of(model.head, torch.zeros(100), decoder.table(0).surface)
+    light = decoder._informed(rig, seen, sources)[0].light
     assert (light[0] == 1).all()
     lit = (face * shade * light[1] - 0.6).abs()
     assert lit[skin & (points[:, 0] > 0)].max() < 0.03
     alone = skin & (points[:, 0] < -0.03)  # the other view's
     assert lit[alone].mean() < 0.5 * (face * shade - 0.6).abs()[alone].mean()
     one = Sources(views, sources.params, sources.features, Looks.one(views))
-    assert decoder._in_one_light(seen, one).light is None
+    assert decoder._informed(rig, seen, one)[0].light is None
 
 
 def test_what_the_taken_look_shows_edge_on_others_tell() -> None:

@@ -74,7 +74,7 @@ def test_what_lies_deep_borrows_a_colour_in_its_own_light() -> None:
     front = table.teeth & (light > 0.9)
     count = len(table.points)
     seen = Sampled(
-        *(torch.zeros(1, count, *width) for width in ((3,), (4,), (), (), (), ()))
+        *(torch.zeros(1, count, *width) for width in ((3,), (4,), (), (), (), ())), torch.ones(1, count)
     )  # nothing else is seen, so no hair lends
     no_ear, taken = torch.zeros(count), torch.tensor([True])
     filled, *_ = decoder._fill(table, torch.full((count, 3), 0.9), front.float(), seen, no_ear, taken)

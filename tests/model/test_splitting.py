@@ -111,9 +111,7 @@ def test_a_colour_is_borrowed_where_the_matte_doubts_it() -> None:
     matte = torch.tensor([[1.0, CERTAIN, (DOUBTFUL + CERTAIN) / 2, DOUBTFUL, 0.0]])
     points = matte.shape[1]
     features = torch.zeros(1, points, decoder.evidence.in_features - 5)
-    seen = Sampled(
-        torch.zeros(1, points, 3), features, matte, torch.ones(1, points), torch.ones(1, points), torch.ones(1, points)
-    )
+    seen = Sampled(torch.zeros(1, points, 3), features, matte, *torch.ones(4, 1, points))
     share, own = decoder._shares(seen, seen.cues(), torch.zeros(points))
     assert torch.equal(share, torch.ones(1, points))
     expected = torch.tensor([1.0, 1.0, 0.5, 0.01, 0.01]) / (1 + UNSURE)

@@ -359,7 +359,7 @@ class AnchoredDecoder(nn.Module):
         for _ in range(ROUNDS if level >= LEVEL else 0):
             splats, seen = self._split(rig, splats, seen, sources, front)
         rig = rig_at(rig, splats.surface)
-        detail = unseen_detail(rig, splats.canonical, splats.hairy, splats.confidence, seen.trust, skin, views, params)
+        detail = unseen_detail(rig, splats.canonical, splats.hairy, splats.confidence, seen.shown, skin, views, params)
         whole = replace(splats.canonical, colors=(splats.canonical.colors + detail).clamp(0, 1))
         closed = (splats.sinks > 0) & ~splats.hairy
         cut = trim(rig, whole, splats.carve, views[taken], params[taken], ~splats.inner, splats.sinks, closed)
@@ -460,7 +460,7 @@ class AnchoredDecoder(nn.Module):
         lent = torch.cat([colors * hair[:, None], hair[:, None]], -1)
         behind = self.fill @ (self.hairy[:, None] * table.gather(lent, len(self.anchors))) + _USUAL_WEIGHT * usual
         hidden = table.hairy * away
-        trust = seen.trust[taken]
+        trust = seen.shown[taken]
         shown = (trust[..., None] * seen.colors[taken]).sum(0) / trust.sum(0).clamp_min(1e-6)[:, None]
         nearer = (shown - usual[:3]).norm(dim=-1) < (shown - skin).norm(dim=-1)
         over = hidden_by_hair(table.points, ear, nearer & (unlikeness(usual[:3], skin) > HAIR), trust.amax(0))

@@ -58,6 +58,11 @@ class Sampled:
         beside = [value[..., None] for value in (self.matte, self.trust, self.facing)]
         return torch.cat([self.features, self.colors, *beside], -1)
 
+    @property
+    def shown(self) -> Tensor:
+        """(S, N) the trust in what is seen, whatever it is: hair over an ear is not believed to be the ear."""
+        return self.trust / self.believed
+
     def turned_away(self) -> Tensor:
         """(N,) in [0, 1]: how far points are turned away from all views, so that their shape is guessed."""
         return ((OUTLINE - self.facing.amax(0)) / (OUTLINE - BEHIND)).clamp(0, 1)
