@@ -71,3 +71,13 @@ def test_photos_that_are_not_used_are_warned_of(tmp_path: Path) -> None:
     assert len(avatar) > 5000
     with pytest.raises(InputError, match=r"The look c\.png is none of the photos"):
         api.reconstruct(tmp_path, look="c.png")
+
+
+@pytest.mark.parametrize("views", [0, -1])
+def test_no_views_are_refused_before_any_photo_is_read(views: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"views={views} leaves nothing"):
+        api.reconstruct([tmp_path / "nothing.jpg"], views=views)
+
+
+def test_a_device_may_be_torchs_own() -> None:
+    assert choose_device(torch.device("cpu")) == "cpu"

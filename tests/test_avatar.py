@@ -277,3 +277,13 @@ def test_flame_basis_needs_an_explicit_word(avatar, tmp_path, monkeypatch):
         avatar.save(tmp_path / "x.safetensors")
     avatar.save(tmp_path / "x.safetensors", allow_flame=True)
     assert Avatar.load(tmp_path / "x.safetensors").rig.head.edition == "flame2023"
+
+
+def test_values_beyond_a_bytes_range_are_cut_not_wrapped(avatar, tmp_path):
+    made = replace(
+        avatar.canonical, colors=avatar.canonical.colors * 3 - 1, opacities=avatar.canonical.opacities * 2 - 0.5
+    )
+    replace(avatar, canonical=made).save(tmp_path / "a.safetensors")
+    back = Avatar.load(tmp_path / "a.safetensors").canonical
+    torch.testing.assert_close(back.colors, made.colors.clamp(0, 1), atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(back.opacities, made.opacities.clamp(0, 1), atol=0.5 / 255 + 1e-6, rtol=0)

@@ -15,6 +15,7 @@ from ffavatar.geometry import (
     quat_rotate,
     quat_to_axis_angle,
     quat_to_matrix,
+    turn_z_to,
 )
 
 number = st.floats(-3.0, 3.0, allow_nan=False, width=64)
@@ -65,3 +66,14 @@ def test_normalised_camera_sees_up_as_up_and_the_persons_left_on_the_right():
     pixels, depth = project(torch.tensor([[[0.0, 0, -1.0], [0.1, 0, -1.0], [0, 0.1, -1.0]]]), normalised_camera(512))
     torch.testing.assert_close(depth, torch.ones(1, 3))
     torch.testing.assert_close(pixels[0], torch.tensor([[256.0, 256.0], [256 + 153.6, 256.0], [256.0, 256 - 153.6]]))
+
+
+def test_z_is_turned_to_any_normal_even_the_opposite_one():
+    normals = torch.nn.functional.normalize(torch.randn(50, 3, generator=torch.Generator().manual_seed(3)), dim=-1)
+    axes = torch.cat([torch.eye(3), -torch.eye(3), torch.tensor([[0.0, 1e-4, -1]])])
+    normals = torch.cat([normals, torch.nn.functional.normalize(axes, dim=-1)])
+    turned = quat_rotate(turn_z_to(normals), torch.tensor([0.0, 0, 1]).expand_as(normals))
+    torch.testing.assert_close(
+        turned, normals, atol=2e-2, rtol=0
+    )  # near the opposite pole the angle is ill conditioned
+    torch.testing.assert_close(turned[:-1], normals[:-1], atol=1e-4, rtol=0)

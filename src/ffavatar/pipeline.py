@@ -201,8 +201,8 @@ def track(
     """
     if not _same_head(model, avatar):
         raise InputError(
-            f"The avatar is on the head {avatar.rig.head.edition}, which this model ({model.head.edition}) cannot "
-            "track; drive it, or make it anew with this model."
+            f"The avatar is on the head {avatar.rig.head.edition} with {len(avatar.identity)} identity coefficients, "
+            f"which this model ({model.head.edition}) cannot track; drive it, or make it anew with this model."
         )
     start = drive(model, avatar, target, own)
     goal, matte, valid = targets_on_white(target, TRACK_SIZE_PX)

@@ -234,3 +234,15 @@ def test_gsplat_agrees(mode):
     assert meta["backend"] == "gsplat"
     assert psnr(colors.cpu(), expected) >= 90
     assert psnr(alphas.cpu(), expected_alphas) >= 90
+
+
+@needs_native
+def test_the_default_dtype_is_not_the_pictures():
+    scene = cast(head_scene(200, 40), torch.float32)
+    wanted = rasterize(**scene, backend="native")[0]
+    torch.set_default_dtype(torch.float64)
+    try:
+        image, alpha, _ = rasterize(**scene, backend="native")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert image.dtype == alpha.dtype == torch.float32 and torch.equal(image, wanted)
