@@ -48,7 +48,7 @@ def _alone(run: Callable[Concatenate[FFAvatar, P], T]) -> Callable[Concatenate[F
 
     @wraps(run)
     def alone(model: FFAvatar, *args: P.args, **options: P.kwargs) -> T:
-        with torch.inference_mode(False), torch.no_grad(), exactly(next(model.parameters())):
+        with torch.inference_mode(False), torch.no_grad(), exactly(model.head.v_template):
             return run(model, *args, **options)
 
     return alone
@@ -115,8 +115,8 @@ def drive(model: FFAvatar, avatar: Avatar, target: Views, own: bool = True) -> H
 
 def _same_head(model: FFAvatar, avatar: Avatar) -> bool:
     """Whether the model's parameters pose the avatar, and its identity is of the model's basis."""
-    identities = model.head.shapedirs.shape[2] if isinstance(model.estimator, LandmarkEstimator) else 0
-    return avatar.rig.head.edition == model.head.edition and len(avatar.identity) == identities
+    fits = not isinstance(model.estimator, LandmarkEstimator) or len(avatar.identity) == model.estimator.identities
+    return fits and avatar.rig.head.edition == model.head.edition
 
 
 def _registered(model: FFAvatar, avatar: Avatar, views: Views, params: HeadParams) -> HeadParams:
