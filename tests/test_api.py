@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage.data import astronaut
 
+import ffavatar
 from ffavatar import api
 from ffavatar.devices import choose_device
 from ffavatar.errors import InputError
@@ -81,3 +82,16 @@ def test_no_views_are_refused_before_any_photo_is_read(views: int, tmp_path: Pat
 
 def test_a_device_may_be_torchs_own() -> None:
     assert choose_device(torch.device("cpu")) == "cpu"
+
+
+def test_a_film_reports_what_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ffavatar.drive import film
+
+    told = film.FilmReport(frames=3)
+    monkeypatch.setattr(film, "make_film", lambda avatar, driver, out, **options: told)
+    assert api.make_film(None, tmp_path / "a.mp4", tmp_path / "b.mp4") is told  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ffavatar.__all__)
+def test_public_names_are_there(name: str) -> None:
+    assert getattr(ffavatar, name) is not None and name in dir(ffavatar)

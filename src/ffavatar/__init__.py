@@ -16,12 +16,20 @@ if TYPE_CHECKING:
     from ffavatar.api import make_film, reconstruct
     from ffavatar.avatar import Avatar
     from ffavatar.errors import InputError
+    from ffavatar.model import load_model
+    from ffavatar.types import Camera, HeadParams, Views
 
-__all__ = ["Avatar", "InputError", "__version__", "make_film", "reconstruct"]
+__all__ = [
+    "Avatar", "Camera", "HeadParams", "InputError", "Views", "__version__", "load_model", "make_film", "reconstruct",
+]  # fmt: skip
 
 _PLACES = {
     "Avatar": "ffavatar.avatar",
+    "Camera": "ffavatar.types",
+    "HeadParams": "ffavatar.types",
     "InputError": "ffavatar.errors",
+    "Views": "ffavatar.types",
+    "load_model": "ffavatar.model",
     "make_film": "ffavatar.api",
     "reconstruct": "ffavatar.api",
 }

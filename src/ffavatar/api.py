@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ffavatar.avatar import Avatar
 from ffavatar.devices import choose_device
 from ffavatar.errors import InputError
 from ffavatar.model import FFAvatar, load_model
+
+if TYPE_CHECKING:
+    from ffavatar.drive.film import FilmReport
 
 
 def model_for(weights: str | Path | None = None, device: str = "auto") -> FFAvatar:
@@ -90,9 +93,9 @@ def reconstruct(
     return run(model_for(weights, device), choice.views.to(place), level, like)
 
 
-def make_film(avatar: Avatar, driver: str | Path, out: str | Path, **options) -> None:
+def make_film(avatar: Avatar, driver: str | Path, out: str | Path, **options) -> FilmReport:
     """Drive the avatar with a video, a folder of pictures or a motion file, and write a film; options as in
-    ``ffavatar.drive.film.make_film``."""
+    ``ffavatar.drive.film.make_film``. The report tells its frames, and in sentences what else is to be said of it."""
     from ffavatar.drive.film import make_film as run
 
-    run(avatar, driver, out, **options)
+    return run(avatar, driver, out, **options)
