@@ -1,5 +1,7 @@
 """Models by name and file: which device and which weights are taken, and for how long they are kept."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import ffavatar
 from ffavatar import api
 from ffavatar.devices import choose_device
 from ffavatar.errors import InputError
-from ffavatar.model import create_model, load_model
+from ffavatar.model import PRESETS, create_model, load_model
+from ffavatar.model.weights import CONFIG
 
 
 @pytest.fixture
@@ -95,3 +98,20 @@ def test_a_film_reports_what_was_made(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ffavatar.__all__)
 def test_public_names_are_there(name: str) -> None:
     assert getattr(ffavatar, name) is not None and name in dir(ffavatar)
+
+
+def test_a_trained_file_says_what_its_model_is(tmp_path: Path) -> None:
+    config = replace(PRESETS["tiny"], anchors=150)
+    state = {name: value for name, value in create_model(config).state_dict().items() if not name.startswith("head.")}
+    save_file(state, tmp_path / "own.safetensors", metadata={CONFIG: json.dumps(asdict(config))})
+    assert load_model(weights=tmp_path / "own.safetensors").config == config
+    assert api.model_for(tmp_path / "own.safetensors", "cpu").config == config
+    with pytest.raises(InputError, match="do not fit preset 'lite'"):
+        load_model("lite", tmp_path / "own.safetensors")
+    for odd in ("{}", "[]", "no json", json.dumps(asdict(config) | {"colour": 1})):
+        save_file(state, tmp_path / "odd.safetensors", metadata={CONFIG: odd})
+        with pytest.raises(InputError, match="is of a model that this version does not know"):
+            load_model(weights=tmp_path / "odd.safetensors")
+    (tmp_path / "text.safetensors").write_text("none")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_model(weights=tmp_path / "text.safetensors")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def model_for(weights: str | Path | None = None, device: str = "auto") -> FFAvatar:
-    """The ``lite`` model with shipped weights, or with the weights file given; kept for later calls, until the file
-    changes.
+    """The ``lite`` model with shipped weights, or the model of the weights file given; kept for later calls, until the
+    file changes.
 
     Raises:
         InputError: the file or the device is not there, or the file does not fit.
@@ -31,13 +31,13 @@ def model_for(weights: str | Path | None = None, device: str = "auto") -> FFAvat
     try:
         found = path.stat()
     except OSError:  # which reading it puts into words
-        return load_model("lite", weights, place)
+        return load_model(None, weights, place)
     return _kept_model(path, (found.st_mtime_ns, found.st_size), place)
 
 
 @lru_cache(maxsize=2)
 def _kept_model(weights: Path | None, stamp: tuple[int, int] | None, device: str) -> FFAvatar:
-    return load_model("lite", weights, device)
+    return load_model(None, weights, device)
 
 
 def reconstruct(

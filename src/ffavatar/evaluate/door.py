@@ -48,7 +48,7 @@ class Plan:
     out: Path
     protocol: str = "self"
     weights: Path | None = None  # the preset's shipped ones
-    preset: str = "lite"
+    preset: str | None = None  # that of the weights file, or lite
     untrained: bool = False
     views: tuple[int, ...] | None = None
     methods: tuple[str, ...] | None = None
@@ -116,10 +116,10 @@ def chosen_methods(plan: Plan, rules: Rules) -> list[Method]:
     methods = baseline_methods()
     if {"true", "driven", "tracked", "placed", *PERSONAL_METHODS} & set(rules.methods):
         if plan.untrained:
-            model = create_model(plan.preset).eval()
+            model = create_model(plan.preset or "lite").eval()
         else:
             model = load_model(plan.preset, plan.weights)
-        revision = f"{plan.preset} {weights_name(plan)}"
+        revision = f"{model.config.preset} {weights_name(plan)}"
         recipe = PersonalRecipe(size=rules.size)
         methods += avatar_methods(model, revision, plan.level)
         methods += personal_methods(model, revision, plan.level, recipe=recipe)
@@ -154,7 +154,7 @@ def run_plan(plan: Plan, console: Console | None = None) -> Outcome:
     """
     rules = plan.rules()
     rows = cases(chosen_clips(plan), rules)
-    about = environment() | {"preset": plan.preset, "weights": weights_name(plan), "figures": plan.figures}
+    about = environment() | {"preset": plan.preset or "lite", "weights": weights_name(plan), "figures": plan.figures}
     plan.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # sums then do not depend on the machine's cores; processes use them (``workers``)
     about["threads"] = "1"

@@ -178,17 +178,23 @@ def _check(config: ModelConfig, head: HeadModel) -> None:
 
 
 @torch.inference_mode(False)  # else a model loaded under a caller's inference mode could never be trained
-def load_model(preset: str = "lite", weights: str | Path | None = None, device: str = "cpu") -> FFAvatar:
+def load_model(
+    preset: str | ModelConfig | None = None, weights: str | Path | None = None, device: str | torch.device = "cpu"
+) -> FFAvatar:
     """A model with weights: the shipped ones of the preset, or the safetensors file ``weights``; ``device`` as
-    ``choose_device`` takes it, ``auto`` among them.
+    ``choose_device`` takes it, ``auto`` among them. Without a preset it is what the file says it is, as files of
+    ``ffavatar train`` do, or ``lite``.
 
     Raises:
         InputError: no weights ship for the preset, the file does not fit it, or the device is not there.
     """
-    from ffavatar.model.weights import shipped, state_from
+    from ffavatar.model.weights import config_in, shipped, state_from
 
     device = choose_device(device)
+    if preset is None:
+        preset = (config_in(weights) if weights is not None else None) or "lite"
     model = create_model(preset)
+    preset = model.config.preset
     state = shipped(preset) if weights is None else state_from(weights)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith("head.")}
     given = {name: tuple(value.shape) for name, value in state.items()}

@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path, in_order
 from ffavatar.model import FFAvatar
+from ffavatar.model.weights import CONFIG
 from ffavatar.train.discriminator import ProjectedDiscriminator
 from ffavatar.train.journal import Journal
 from ffavatar.train.networks import parameter_groups, trainable_state
@@ -332,7 +333,8 @@ class Trainer:
         part = "estimator." if self.recipe.stage == "estimator" else ""
         mean = whole({name: value for name, value in self.mean.items() if name.startswith(part)})
         if self.ranks.first:
-            about = {"recipe": json.dumps(asdict(self.recipe)), "step": str(self.step)}
+            config = json.dumps(asdict(self.recipe.model_config()))
+            about = {"recipe": json.dumps(asdict(self.recipe)), "step": str(self.step), CONFIG: config}
             tensors = {name: value.half().contiguous() for name, value in mean.items()}
             content = in_order(save(tensors, metadata=about))
             if path.is_file() and path.read_bytes() == content:
