@@ -51,8 +51,8 @@ def reconstruct(
 
     What ``ffavatar reconstruct`` does: of more usable pictures than ``views`` (6) those are taken that are sharp and
     far apart in direction. Where the identity network is in the cache (``ffavatar.evaluate.identity.load_identity``
-    fetches it), photos of another person are refused. Each photo that is not used, and what else is to be said of them,
-    is a ``UserWarning``.
+    fetches it), photos of another person are refused. Each photo that cannot be used, how many were not needed, and
+    what else is to be said of them, is a ``UserWarning``.
 
     ``level``: 0 about 7K, 1 about 27K, 2 about 150K Gaussians (the default). ``look``: the one of the photos whose hair
     and clothes are taken where photos of several days show different ones; by default those that are shown most.
@@ -81,10 +81,10 @@ def reconstruct(
         must=look,
     )
     for photo, kept in choice.rows:
-        if not kept:
+        if not kept and not photo.usable:
             reason = photo.reason.removeprefix(f"{photo.name}: ")
             warnings.warn(f"{photo.name} is not used: {reason}", stacklevel=2)
-    for note in choice.notes:
+    for note in filter(None, (choice.spare, *choice.notes)):
         warnings.warn(note, stacklevel=2)
     like = None if look is None else view_named(look, [photo.name for photo, kept in choice.rows if kept])
     return run(model_for(weights, device), choice.views.to(place), level, like)

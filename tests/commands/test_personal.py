@@ -132,6 +132,7 @@ def test_video_of_the_person(inputs: tuple[Path, Path], tmp_path: Path) -> None:
         "--no-guard", "--no-perceptual", "--report", report, "--device", "cpu",
     )  # fmt: skip
     assert "40 steps over 6 views" in text and "first preview after" in text
+    assert text.count("kept ") == 6 and "refused" not in text and "6 more usable frames were not needed.\n" in text
     assert report.is_file()
     held_out = FrontEnd().analyse(np.ascontiguousarray(astronaut()[7:263, 75:331]), "held out", "largest", 256).views
     assert held_out is not None
