@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import typer
 from made_avatar import StandInModel, small_avatar
+from PIL import Image
 from typer.testing import CliRunner
 
 from ffavatar.commands.avatars import inspect, reconstruct, render
@@ -37,6 +38,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given")
     small_avatar().save(folder / "me.safetensors")
     make_film(folder / "film.mp4", frames=4)
+    Image.new("RGB", (64, 64), "green").save(folder / "p.png")
     demo_motion(small_avatar().rig.head, 0.2, 10).save(folder / "m.json")
     write_motion(arkit_track(3), folder / "a.json", "arkit-json")
     with wave.open(str(folder / "tone.wav"), "wb") as file:
@@ -101,6 +103,13 @@ def run(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("motion m.json -o a.csv --to arkit-json", "arkit-json is written as .json; change"),
         ("motion a.json -o a.json --to arkit-json", "a.json is what is read"),
         ("animate me.safetensors --driver film.mp4 -o film.mp4", "film.mp4 is what is read"),
+        ("export m.json -o x.glb", "m.json is a motion file, not an avatar; give .*animate AVATAR --driver m.json`"),
+        ("render a.json -o x.png", "a.json is a motion file, not an avatar; give"),
+        ("render p.png -o x.png", "p.png is a picture, not .* first: ffavatar reconstruct p.png -o me.safetensors"),
+        ("render film.mp4 -o x.png", "film.mp4 is a film, not an avatar; make an avatar of it first"),
+        ("personalize p.png me.safetensors -o x.safetensors", "p.png is a picture, not an avatar; make"),
+        ("reconstruct me.safetensors -o x.safetensors", "me.safetensors is an avatar, not a photo: give photos of the"),
+        ("reconstruct m.json -o x.safetensors", "m.json is a motion file, not a photo: give photos of the person"),
         ("personalize me.safetensors a.jpg -o me.safetensors", "me.safetensors is what is read"),
         ("live me.safetensors --source film.mp4 -o film.mp4", "film.mp4 is what is read"),
     ],
