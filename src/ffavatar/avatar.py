@@ -53,7 +53,7 @@ _DTYPES = {
 _SHADE_STEPS = 254  # of an int8 in a whole colour: shades reach half of it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Avatar:
     """One person: Gaussians bound to an animatable head."""
 
@@ -70,6 +70,10 @@ class Avatar:
     def __len__(self) -> int:
         """Number of Gaussians."""
         return len(self.canonical)
+
+    def __repr__(self) -> str:
+        shades = f"{len(self.rig.shades)} shades" if self.rig.shades else "no shades"
+        return f"Avatar({len(self):,} Gaussians, {self.rig.head.edition}, {shades})"
 
     def neutral_params(self, frames: int = 1) -> HeadParams:
         """The resting head where a head crop shows it."""
