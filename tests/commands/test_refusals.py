@@ -86,7 +86,9 @@ def run(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("animate me.safetensors --driver tone.wav -o o.mp4 --face 0", "--face is for .* tone.wav is sound"),
         ("animate me.safetensors --driver m.json -o o.mp4 --weights w", "--weights is for .* m.json is a motion"),
         ("animate me.safetensors --driver m.json -o o.mp4 --head-gain 2", "--head-gain is the factor of --head-motion"),
-        ("animate me.safetensors --driver m.json -o o.webm --alpha --background green", "--background does not go"),
+        ("animate me.safetensors --driver m.json -o o.gif --alpha --background green", "--alpha and --background gr"),
+        ("animate me.safetensors --driver m.json -o o.webm --alpha --background blue", "background blue exclude each"),
+        ("render me.safetensors -o o.mp4", "o.mp4 is named like a film: add --turntable for one"),
         ("animate me.safetensors --driver m.json -o o.mp4 --size 65", "give --size 64 or 66 instead of 65"),
         ("animate me.safetensors --driver me.safetensors -o o.mp4", "me.safetensors is an avatar or weights"),
         ("animate me.safetensors --driver tone.wav -o o.mp4 --side-by-side", "tone.wav is sound, which holds no pict"),
@@ -153,6 +155,12 @@ def test_films_say_how_long_they_are_and_small_files_their_kilobytes(run: Run) -
     assert out.startswith("o.mp4: 3 frames, 0.1 s, ") and out.strip().endswith(" KB")
     out, _ = run("render me.safetensors -o o.png --size 64")
     assert out.startswith("o.png: 64 x 64 px, ") and out.strip().endswith(" KB")
+
+
+@pytest.mark.parametrize("name", ["o.gif", "frames"])
+def test_odd_sides_where_the_format_has_them(run: Run, name: str) -> None:
+    run(f"animate me.safetensors --driver a.json -o {name} --size 65")
+    assert next(iter(FrameReader(name))).image.shape == (65, 65, 3)
 
 
 def test_inspect_names_looks_and_turns(run: Run) -> None:

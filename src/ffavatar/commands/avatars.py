@@ -147,16 +147,20 @@ def render(
     """A picture of an avatar in a pose and expression, or a turntable film."""
     from ffavatar.drive.film import FilmStyle
     from ffavatar.drive.marks import save_still
-    from ffavatar.drive.writer import check_film_output
+    from ffavatar.drive.writer import FILM_SUFFIXES, check_film_output
     from ffavatar.files import refuse_overwriting
 
     colour, alpha = parse_background(background)
     refuse_overwriting(output, avatar)
     if turntable:
         check_film_output(output, alpha)
-        need_even(size, output)
+        need_even(size, output, alpha)
     else:
         refuse_given("is for --turntable", seconds=seconds)
+        if output.suffix.lower() in FILM_SUFFIXES:
+            raise InputError(
+                f"{output} is named like a film: add --turntable for one, or end a picture's name in .png."
+            )
         need_suffix(output, (".png", ".jpg", ".jpeg", ".webp"), "a picture")
     from ffavatar.api import choose_device
     from ffavatar.drive.film import render_uint8
