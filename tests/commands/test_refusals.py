@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import wave
 from collections.abc import Callable
@@ -171,3 +172,17 @@ def test_inspect_names_looks_and_turns(run: Run) -> None:
     replace(small_avatar(), about={LOOK: "3 4"}).save("looks.safetensors")
     out, _ = run("inspect looks.safetensors")
     assert "hair and clothes" in out and "of view 4, 5, counted from 1" in out and "and 11 turns of jaw and eyes" in out
+
+
+def test_inspect_lists_the_names_that_expression_takes(run: Run) -> None:
+    head = small_avatar().rig.head
+    for line, names in (
+        ("inspect me.safetensors", (*head.expression_names, *head.arkit_pose)),
+        ("inspect m.json", head.expression_names),
+    ):
+        short, _ = run(line)
+        long, _ = run(f"{line} --names")
+        assert set(names) <= set(re.split(r"[,\s]+", long)) and not set(names) <= set(re.split(r"[,\s]+", short))
+        assert max(map(len, long.removeprefix(short).splitlines())) <= 100
+    with pytest.raises(InputError, match="`ffavatar inspect AVATAR --names` lists them"):
+        run("render me.safetensors -o o.png --expression smile=1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -207,21 +209,26 @@ def estimate(
     typer.echo(f"{output}: {len(motion)} frames, {motion.seconds:.1f} s at {motion.fps:.5g} per second")
 
 
-def inspect(file: Annotated[Path, typer.Argument(help="Avatar (.safetensors), or a motion of any program.")]) -> None:
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Avatar (.safetensors), or a motion of any program.")],
+    names: Annotated[bool, typer.Option("--names", help="List the names of all its expressions and turns.")] = False,
+) -> None:
     """Say what an avatar or a motion file holds, its version and its licence."""
     from ffavatar.drive.formats import is_motion
     from ffavatar.drive.video import existing_input
 
     existing_input(file)
     if file.suffix.lower() == ".safetensors":
-        rows = _about_avatar(file)
+        rows, lists = _about_avatar(file)
     elif file.suffix.lower() in (".json", ".npz") or is_motion(file):
-        rows = _about_motion(file)
+        rows, lists = _about_motion(file)
     else:
         raise InputError(f"{file} is neither an avatar (.safetensors) nor a motion file; give one of these.")
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         typer.echo(f"{name:<{width}}  {value}")
+    for title, words in lists.items() if names else ():
+        typer.echo(f"\n{title}:\n" + textwrap.fill(", ".join(words), 100, break_on_hyphens=False))
 
 
 def demo(
@@ -246,7 +253,8 @@ def demo(
         typer.echo(line)
 
 
-def _about_avatar(file: Path) -> list[tuple[str, str]]:
+def _about_avatar(file: Path) -> tuple[list[tuple[str, str]], dict[str, Sequence[str]]]:
+    """What to say of an avatar, and its names: what ``--expression`` takes."""
     person = load_avatar(file, "cpu")
     head = person.rig.head
     names = ", ".join(head.expression_names[:4])
@@ -260,10 +268,12 @@ def _about_avatar(file: Path) -> list[tuple[str, str]]:
         ("identity", f"{len(person.identity)} coefficients"),
         (
             "expressions",
-            f"{len(head.expression_names)} ({names}, ...), and {len(head.arkit_pose)} turns of jaw and eyes",
+            f"{len(head.expression_names)} ({names}, ...), and {len(head.arkit_pose)} turns of jaw and eyes; "
+            "--names lists them",
         ),
     ]
-    return rows + [_about_row(key, value) for key, value in person.about.items()]
+    lists = {"expressions": head.expression_names, "turns of jaw and eyes": tuple(head.arkit_pose)}
+    return rows + [_about_row(key, value) for key, value in person.about.items()], lists
 
 
 def _about_row(key: str, value: str) -> tuple[str, str]:
@@ -283,11 +293,12 @@ def _container_version(file: Path) -> str:
         return str((container.metadata() or {}).get("version", "?"))
 
 
-def _about_motion(file: Path) -> list[tuple[str, str]]:
+def _about_motion(file: Path) -> tuple[list[tuple[str, str]], dict[str, Sequence[str]]]:
+    """What to say of a motion, and the names of its expressions."""
     from ffavatar.drive.formats import read_motion, sniff
 
     motion, kind = read_motion(file), sniff(file)
-    return [
+    rows = [
         ("kind", f"motion, {file_size(file)}"),
         ("layout", str(kind)),
         ("head", motion.head_edition),
@@ -296,3 +307,4 @@ def _about_motion(file: Path) -> list[tuple[str, str]]:
         ("source", one_line(motion.source) or "not stated"),
         *(("note", one_line(note)) for note in motion.notes),
     ]
+    return rows, {"expressions": motion.expression_names}
