@@ -63,6 +63,13 @@ def test_a_model_loaded_under_inference_mode_can_be_trained() -> None:
     assert not any(value.is_inference() for value in (*model.parameters(), *model.buffers()))
 
 
+def test_pictures_in_memory_are_refused_in_a_sentence() -> None:
+    picture = np.asarray(astronaut())
+    for given in (picture, [picture], ["a.jpg", picture], Image.fromarray(picture), picture.tobytes()):
+        with pytest.raises(InputError, match=r"by their files' names, and \w+ is none: save each picture as PNG"):
+            api.reconstruct(given, device="cpu")  # type: ignore[arg-type]
+
+
 def test_photos_that_are_not_used_are_warned_of(tmp_path: Path) -> None:
     Image.fromarray(np.asarray(astronaut())[:360, 60:420]).save(tmp_path / "a.png")
     Image.fromarray(np.asarray(astronaut())[:360, 50:410]).save(tmp_path / "d.png")

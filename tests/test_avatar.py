@@ -285,6 +285,12 @@ def test_truncated_files_are_refused(written, cut):
         Avatar.load(path)
 
 
+def test_an_avatar_is_not_written_under_another_ending(avatar, tmp_path):
+    with pytest.raises(InputError, match=r"me\.txt: an avatar is written as \.safetensors; change"):
+        avatar.save(tmp_path / "me.txt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_flame_basis_needs_an_explicit_word(avatar, tmp_path, monkeypatch):
     monkeypatch.setattr(avatar.rig.head, "edition", "flame2023")
     with pytest.raises(InputError, match="allow"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from ffavatar.avatar import Avatar
 from ffavatar.devices import choose_device
@@ -58,15 +59,15 @@ def reconstruct(
     and clothes are taken where photos of several days show different ones; by default those that are shown most.
 
     Raises:
-        InputError: no photo shows a usable face, or not that of ``look``; the message says why. Or ``views`` is
-            below 1.
+        InputError: no photo shows a usable face, or not that of ``look``, or one is no file; the message says why. Or
+            ``views`` is below 1.
     """
     from ffavatar.drive.choose import MOST_VIEWS, check_look, choose_views, view_named
     from ffavatar.evaluate.identity import cached_embedding
     from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import reconstruct as run
 
-    paths = [photos] if isinstance(photos, str | Path) else list(photos)
+    paths = _files(photos)
     if look is not None:
         check_look(look, paths)
     if views is not None and views < 1:
@@ -88,6 +89,19 @@ def reconstruct(
         warnings.warn(note, stacklevel=2)
     like = None if look is None else view_named(look, [photo.name for photo, kept in choice.rows if kept])
     return run(model_for(weights, device), choice.views.to(place), level, like)
+
+
+def _files(photos: object) -> list[str | Path]:
+    """What was given as a list. Raises ``InputError`` for pictures that are no files."""
+    one = isinstance(photos, str | Path | bytes) or not isinstance(photos, Iterable)
+    given = [photos] if one else list(cast(Iterable[object], photos))
+    for photo in given:
+        if not isinstance(photo, str | os.PathLike):
+            raise InputError(
+                f"Photos are given by their files' names, and {type(photo).__name__} is none: save each picture as PNG "
+                "and give its name."
+            )
+    return cast(list[str | Path], given)
 
 
 def make_film(avatar: Avatar, driver: str | Path, out: str | Path, **options) -> None:

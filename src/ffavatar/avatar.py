@@ -114,10 +114,12 @@ class Avatar:
         """Write the container, atomically.
 
         Raises:
-            InputError: the avatar stands on a FLAME basis, whose licence forbids passing it on, and ``allow_flame``
-            is not set.
+            InputError: another ending than .safetensors; or the avatar stands on a FLAME basis, whose licence forbids
+            passing it on, and ``allow_flame`` is not set.
         """
         head = self.rig.head
+        if Path(path).suffix.lower() != ".safetensors":
+            raise InputError(f"{path}: an avatar is written as .safetensors; change the file name's ending.")
         if not head.edition.startswith("embedded") and not allow_flame:
             raise InputError(
                 f"{path}: this avatar carries the basis of {head.edition} ({head.licence}), which may not be "
