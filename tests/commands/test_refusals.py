@@ -102,6 +102,7 @@ def run(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("reconstruct a.jpg -o x.safetensors --ray local", "--ray is for --many"),
         ("reconstruct --many . -o out --personalize --steps 5", "does not personalize; .* `ffavatar personalize`"),
         ("reconstruct --many . -o out --identity", "leave out .* --identity"),
+        ("reconstruct --many . -o many.safetensors", "with --many the output is a folder of avatars; give many."),
         ("reconstruct https://some.where/a.jpg -o x.safetensors", "https://some.where/a.jpg is an address"),
         ("motion m.json -o a.csv --to arkit-json", "arkit-json is written as .json; change"),
         ("motion a.json -o a.json --to arkit-json", "a.json is what is read"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +27,7 @@ from ffavatar.commands.options import (
     face_choice,
 )
 from ffavatar.commands.parsing import (
+    counted,
     file_size,
     film_length,
     load_avatar,
@@ -88,6 +88,8 @@ def reconstruct(
                 "--many does not personalize; leave out --personalize and --steps, and run `ffavatar personalize` on "
                 "each avatar afterwards."
             )
+        if output.suffix.lower() == ".safetensors":
+            raise InputError(f"{output}: with --many the output is a folder of avatars; give {output.with_suffix('')}.")
         refuse_overwriting(output, many)
         from ffavatar.bulk import Plan, read_people
         from ffavatar.commands.bulk import run_many
@@ -121,7 +123,7 @@ def reconstruct(
     avatar = run(model, choice.views.to(place), LEVELS[points], like)
     print_notes(look_notes(choice, avatar, like))
     avatar.save(output, allow_flame=allow_flame)  # before any personalization: what Ctrl-C leaves is then an avatar too
-    typer.echo(f"{output}: {len(avatar):,} Gaussians from {len(choice.views)} views, {file_size(output)}")
+    typer.echo(f"{output}: {len(avatar):,} Gaussians from {counted(len(choice.views), 'view')}, {file_size(output)}")
     if personalize:
         from ffavatar.commands.personal import fit_and_save, perceptual_net
         from ffavatar.personal import PersonalRecipe
@@ -253,7 +255,7 @@ def demo(
         typer.echo(line)
 
 
-def _about_avatar(file: Path) -> tuple[list[tuple[str, str]], dict[str, Sequence[str]]]:
+def _about_avatar(file: Path) -> tuple[list[tuple[str, str]], dict[str, tuple[str, ...]]]:
     """What to say of an avatar, and its names: what ``--expression`` takes."""
     person = load_avatar(file, "cpu")
     head = person.rig.head
@@ -293,7 +295,7 @@ def _container_version(file: Path) -> str:
         return str((container.metadata() or {}).get("version", "?"))
 
 
-def _about_motion(file: Path) -> tuple[list[tuple[str, str]], dict[str, Sequence[str]]]:
+def _about_motion(file: Path) -> tuple[list[tuple[str, str]], dict[str, tuple[str, ...]]]:
     """What to say of a motion, and the names of its expressions."""
     from ffavatar.drive.formats import read_motion, sniff
 

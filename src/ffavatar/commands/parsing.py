@@ -36,6 +36,11 @@ def load_avatar(path: Path, device: str = "cpu") -> Avatar:
     return Avatar.load(path).to(device)
 
 
+def counted(number: int, what: str) -> str:
+    """So many of something, in words."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def file_size(path: Path) -> str:
     """The size of a file, or of the files in a folder, in words."""
     count = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
