@@ -72,7 +72,8 @@ class Avatar:
         return len(self.canonical)
 
     def __repr__(self) -> str:
-        shades = f"{len(self.rig.shades)} shades" if self.rig.shades else "no shades"
+        count = len(self.rig.shades) if self.rig.shades else 0
+        shades = f"{count or 'no'} shade{'' if count == 1 else 's'}"
         return f"Avatar({len(self):,} Gaussians, {self.rig.head.edition}, {shades})"
 
     def neutral_params(self, frames: int = 1) -> HeadParams:
