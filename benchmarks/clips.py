@@ -1,4 +1,4 @@
-"""``ffavatar evaluate`` with a contact sheet per clip: the script behind docs/results.md.
+"""``ffavatar evaluate`` on clips, with a contact sheet per clip. docs/results.md is made by the command itself.
 
     python benchmarks/clips.py --data FOLDER --out FOLDER --methods copy warp driven tracked --views 4 1
 

@@ -67,11 +67,21 @@ def test_a_model_loaded_under_inference_mode_can_be_trained() -> None:
     assert not any(value.is_inference() for value in (*model.parameters(), *model.buffers()))
 
 
+def test_pictures_in_memory_are_refused_in_a_sentence() -> None:
+    picture = np.asarray(astronaut())
+    for given in (picture, [picture], ["a.jpg", picture], Image.fromarray(picture), picture.tobytes()):
+        with pytest.raises(InputError, match=r"by their files' names, and \w+ is none: save each picture as PNG"):
+            api.reconstruct(given, device="cpu")  # type: ignore[arg-type]
+
+
 def test_photos_that_are_not_used_are_warned_of(tmp_path: Path) -> None:
     Image.fromarray(np.asarray(astronaut())[:360, 60:420]).save(tmp_path / "a.png")
+    Image.fromarray(np.asarray(astronaut())[:360, 50:410]).save(tmp_path / "d.png")
     Image.new("RGB", (200, 200), "green").save(tmp_path / "b.png")
-    with pytest.warns(UserWarning, match=r"b\.png is not used: no face"):
-        avatar = api.reconstruct(tmp_path, level=0, device="cpu")
+    with pytest.warns(UserWarning) as warned:
+        avatar = api.reconstruct(tmp_path, level=0, device="cpu", views=1)
+    said = [str(one.message) for one in warned]
+    assert len(said) == 2 and "b.png is not used: no face" in said[0] and said[1].startswith("1 more usable photo was")
     assert len(avatar) > 5000
     with pytest.raises(InputError, match=r"The look c\.png is none of the photos"):
         api.reconstruct(tmp_path, look="c.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ffavatar.errors import InputError
-from ffavatar.files import atomic_folder, atomic_path, check_output_folder
+from ffavatar.files import atomic_folder, atomic_path, check_output_file, check_output_folder
 
 
 def test_file_appears_only_at_the_end(tmp_path: Path) -> None:
@@ -66,6 +66,22 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path in (tmp_path / "no" / "x.txt", tmp_path, tmp_path / "pipe", tmp_path / "loop", Path("/")):
         with pytest.raises(InputError), atomic_path(path):
+            pytest.fail("the block must not run")
+
+
+def test_folders_that_are_called_writable_and_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    for ask in (check_output_file, check_output_folder):
+        with pytest.raises(
+            InputError, match=r"Nothing can be written in .* \(Permission denied\); choose another fold"
+        ):
+            ask(tmp_path / "x.png")
+    for make in (atomic_path, atomic_folder):
+        with pytest.raises(InputError, match="Nothing can be written"), make(tmp_path / "x.png"):
             pytest.fail("the block must not run")
 
 

@@ -11,10 +11,24 @@ from safetensors.numpy import load_file, save_file
 
 from ffavatar.animate import Rig, pose_gaussians
 from ffavatar.avatar import _SHADE_SHAPES, VERSION, Avatar
+from ffavatar.drive.motion import demo_motion
 from ffavatar.errors import InputError
 from ffavatar.geometry import normalised_camera
 from ffavatar.head import load_head
-from ffavatar.types import Camera, CanonicalGaussians, HeadParams, Shades
+from ffavatar.types import Camera, CanonicalGaussians, HeadParams, Shades, Views
+
+
+def test_what_holds_many_numbers_is_printed_by_its_shape(avatar):
+    assert repr(avatar) == f"Avatar({len(avatar):,} Gaussians, embedded-1, no shades)"
+    assert repr(demo_motion(avatar.rig.head, 1, 25)) == (
+        f"Motion(25 frames at 25 per second, embedded-1, {len(avatar.expression_names)} expressions)"
+    )
+    assert repr(avatar.render(size=64)) == "Rendering(images 1x64x64x3, alphas 1x64x64)"
+    assert repr(Camera(torch.eye(4), torch.eye(3), 8, 9)) == "Camera(world_to_cam 4x4, K 3x3, width 8, height 9)"
+    one = torch.zeros(1, 2, 2)
+    views = Views(one[..., None].expand(1, 2, 2, 3), one, one, torch.zeros(1, 478, 3), torch.zeros(1, 52))
+    for record in (avatar.canonical, avatar.neutral_params(), views):
+        assert "tensor" not in repr(record) and len(repr(record)) < 160
 
 
 def distances(points):
@@ -269,6 +283,12 @@ def test_truncated_files_are_refused(written, cut):
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(InputError, match=r"me\.safetensors"):
         Avatar.load(path)
+
+
+def test_an_avatar_is_not_written_under_another_ending(avatar, tmp_path):
+    with pytest.raises(InputError, match=r"me\.txt: an avatar is written as \.safetensors; change"):
+        avatar.save(tmp_path / "me.txt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_flame_basis_needs_an_explicit_word(avatar, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_avatar import StandInModel, small_avatar
 from PIL import Image
 from skimage.data import astronaut
@@ -36,6 +37,15 @@ def test_the_live_driver_of_the_docs_runs_as_it_is_pasted(tmp_path: Path, monkey
     names: dict[str, object] = {}
     exec(snippet, names)
     assert names["params"] is not None
+
+
+def test_the_pose_of_the_readme_runs_as_it_is_pasted() -> None:
+    page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (snippet,) = [block.split("```")[0] for block in page.split("```python\n")[1:] if "neutral_params()" in block]
+    names: dict[str, object] = {"avatar": small_avatar()}
+    exec(snippet, names)
+    picture, rest = names["picture"], small_avatar().render().images[0]
+    assert isinstance(picture, torch.Tensor) and picture.shape == rest.shape and not torch.equal(picture, rest)
 
 
 def test_the_package_lists_its_names() -> None:

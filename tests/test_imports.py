@@ -19,7 +19,7 @@ MODULES = sorted(
 )
 # A module imports only from its own row and those above it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "files", "jobs", "devices", "memory"),
+    ("errors", "types", "files", "jobs", "devices", "memory", "kinds"),
     ("geometry", "ssim"),
     ("weights",),
     ("head",),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from ffavatar.avatar import Avatar
 from ffavatar.devices import choose_device
@@ -54,22 +55,22 @@ def reconstruct(
 
     What ``ffavatar reconstruct`` does: of more usable pictures than ``views`` (6) those are taken that are sharp and
     far apart in direction. Where the identity network is in the cache (``ffavatar.evaluate.identity.load_identity``
-    fetches it), photos of another person are refused. Each photo that is not used, and what else is to be said of them,
-    is a ``UserWarning``.
+    fetches it), photos of another person are refused. Each photo that cannot be used, how many were not needed, and
+    what else is to be said of them, is a ``UserWarning``.
 
     ``level``: 0 about 7K, 1 about 27K, 2 about 150K Gaussians (the default). ``look``: the one of the photos whose hair
     and clothes are taken where photos of several days show different ones; by default those that are shown most.
 
     Raises:
-        InputError: no photo shows a usable face, or not that of ``look``; the message says why. Or ``views`` is
-            below 1.
+        InputError: no photo shows a usable face, or not that of ``look``, or one is no file; the message says why. Or
+            ``views`` is below 1.
     """
     from ffavatar.drive.choose import MOST_VIEWS, check_look, choose_views, view_named
     from ffavatar.evaluate.identity import cached_embedding
     from ffavatar.photo import FrontEnd
     from ffavatar.pipeline import reconstruct as run
 
-    paths = [photos] if isinstance(photos, str | Path) else list(photos)
+    paths = _files(photos)
     if look is not None:
         check_look(look, paths)
     if views is not None and views < 1:
@@ -84,13 +85,26 @@ def reconstruct(
         must=look,
     )
     for photo, kept in choice.rows:
-        if not kept:
+        if not kept and not photo.usable:
             reason = photo.reason.removeprefix(f"{photo.name}: ")
             warnings.warn(f"{photo.name} is not used: {reason}", stacklevel=2)
-    for note in choice.notes:
+    for note in filter(None, (choice.spare, *choice.notes)):
         warnings.warn(note, stacklevel=2)
     like = None if look is None else view_named(look, [photo.name for photo, kept in choice.rows if kept])
     return run(model_for(weights, device), choice.views.to(place), level, like)
+
+
+def _files(photos: object) -> list[str | Path]:
+    """What was given as a list. Raises ``InputError`` for pictures that are no files."""
+    one = isinstance(photos, str | Path | bytes) or not isinstance(photos, Iterable)
+    given = [photos] if one else list(cast(Iterable[object], photos))
+    for photo in given:
+        if not isinstance(photo, str | os.PathLike):
+            raise InputError(
+                f"Photos are given by their files' names, and {type(photo).__name__} is none: save each picture as PNG "
+                "and give its name."
+            )
+    return cast(list[str | Path], given)
 
 
 def make_film(avatar: Avatar, driver: str | Path, out: str | Path, **options) -> FilmReport:

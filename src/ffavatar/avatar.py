@@ -22,6 +22,7 @@ from ffavatar.animate import Rig, render_avatar
 from ffavatar.errors import InputError
 from ffavatar.files import atomic_path, in_order
 from ffavatar.head import HeadArrays, HeadModel, Surface
+from ffavatar.kinds import START, a, kind_of
 from ffavatar.types import Camera, CanonicalGaussians, HeadParams, Rendering, Shades
 
 FORMAT = "ffavatar"
@@ -52,7 +53,7 @@ _DTYPES = {
 _SHADE_STEPS = 254  # of an int8 in a whole colour: shades reach half of it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Avatar:
     """One person: Gaussians bound to an animatable head."""
 
@@ -69,6 +70,11 @@ class Avatar:
     def __len__(self) -> int:
         """Number of Gaussians."""
         return len(self.canonical)
+
+    def __repr__(self) -> str:
+        count = len(self.rig.shades) if self.rig.shades else 0
+        shades = f"{count or 'no'} shade{'' if count == 1 else 's'}"
+        return f"Avatar({len(self):,} Gaussians, {self.rig.head.edition}, {shades})"
 
     def neutral_params(self, frames: int = 1) -> HeadParams:
         """The resting head where a head crop shows it."""
@@ -109,10 +115,12 @@ class Avatar:
         """Write the container, atomically.
 
         Raises:
-            InputError: the avatar stands on a FLAME basis, whose licence forbids passing it on, and ``allow_flame``
-            is not set.
+            InputError: another ending than .safetensors; or the avatar stands on a FLAME basis, whose licence forbids
+            passing it on, and ``allow_flame`` is not set.
         """
         head = self.rig.head
+        if Path(path).suffix.lower() != ".safetensors":
+            raise InputError(f"{path}: an avatar is written as .safetensors; change the file name's ending.")
         if not head.edition.startswith("embedded") and not allow_flame:
             raise InputError(
                 f"{path}: this avatar carries the basis of {head.edition} ({head.licence}), which may not be "
@@ -199,9 +207,9 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
+        unreadable = f"{path} is not a readable avatar ({_first_line(error)})"
         raise InputError(
-            f"{path} is not a readable avatar ({_first_line(error)}); it may be truncated or of another kind: "
-            "make it anew."
+            _belongs_elsewhere(path) or f"{unreadable}; it may be truncated or of another kind: make it anew."
         ) from error
     version = header.get("version", "")
     if not version.isdigit() or int(version) > VERSION:
@@ -216,6 +224,27 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         MIGRATIONS[old](header, tensors)
     _check(path, header, tensors)
     return header, tensors
+
+
+def _belongs_elsewhere(path: Path) -> str:
+    """Says what a file is that is no avatar, and what to do with it; empty where that is not known."""
+    try:
+        with path.open("rb") as file:
+            kind = kind_of(file.read(START))
+    except OSError:
+        return ""
+    match kind:
+        case "picture" | "film":
+            remedy = f"make an avatar of it first: ffavatar reconstruct {path} -o me.safetensors"
+        case "motion file":
+            remedy = f"give an avatar (.safetensors), which `ffavatar animate AVATAR --driver {path}` then moves by it"
+        case "3D model":
+            remedy = "such files are not read back: give the avatar (.safetensors) that it was made from"
+        case "JSON file" | "archive":
+            remedy = "give a .safetensors file made by `ffavatar reconstruct`"
+        case _:
+            return ""
+    return f"{path} is {a(kind)}, not an avatar; {remedy}."
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@ bytes depend on their content alone."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -42,8 +43,7 @@ def check_output_file(path: str | Path) -> Path:
     place = _destination(path)
     if place.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file for the output.")
-    if not os.access(place.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{path} cannot be written: no permission to write in {place.parent}.")
+    _ordinary_mode(_beside(place))
     return place
 
 
@@ -53,8 +53,7 @@ def check_output_folder(path: str | Path) -> Path:
     place = _destination(path)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise InputError(f"{path} exists and is not an empty folder; remove it or choose another output folder.")
-    if not os.access(place.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{path} cannot be written: no permission to write in {place.parent}.")
+    _ordinary_mode(_beside(place))
     return place
 
 
@@ -86,11 +85,26 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _beside(place: Path, suffix: str = "") -> Path:
+    """A name that nothing has, in the same folder."""
+    # The stem is cut so that a name at the file system's limit still leaves room for the token.
+    return place.with_name(f".{place.stem[:100]}.{secrets.token_hex(4)}.part{suffix}")
+
+
 def _ordinary_mode(unused: Path) -> int:
-    """The permissions that a new file gets here, found by making one."""
-    unused.touch(exist_ok=False)
-    mode = unused.stat().st_mode & 0o777
-    unused.unlink()
+    """The permissions that a new file gets here, found by making one: to ask for them is not enough, since some folders
+    are called writable, to root above all, and take nothing. Raises ``InputError`` where none can be made, but
+    ``OSError`` for a full disk, which is no mistake of the caller's."""
+    try:
+        unused.touch(exist_ok=False)
+        mode = unused.stat().st_mode & 0o777
+        unused.unlink()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise InputError(
+            f"Nothing can be written in {unused.parent} ({error.strerror}); choose another folder for the output."
+        ) from None
     return mode
 
 
@@ -103,8 +117,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     ``path`` is untouched. Raises ``InputError`` where the folder is missing or ``path`` is a folder.
     """
     place = check_output_file(path)
-    # The stem is cut so that a name at the file system's limit still leaves room for the token.
-    temporary = place.with_name(f".{place.stem[:100]}.{secrets.token_hex(4)}.part{place.suffix}")
+    temporary = _beside(place, place.suffix)
     mode = _ordinary_mode(temporary)
     try:
         yield temporary
@@ -123,7 +136,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     Raises ``InputError`` where the folder above is missing or ``path`` exists and is not an empty folder.
     """
     place = check_output_folder(path)
-    temporary = place.with_name(f".{place.name[:100]}.{secrets.token_hex(4)}.part")
+    temporary = _beside(place)
     temporary.mkdir()
     try:
         yield temporary

@@ -26,8 +26,20 @@ def _map_tensors(record: T, function) -> T:
     return replace(record, **changed)  # type: ignore[type-var]
 
 
-@dataclass(frozen=True)
-class Gaussians:
+class Brief:
+    """A record that is printed by its shapes, not its numbers."""
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name} {_shape(value)}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({said})"
+
+
+def _shape(value: object) -> str:
+    return "x".join(map(str, value.shape)) if isinstance(value, Tensor) else repr(value)
+
+
+@dataclass(frozen=True, repr=False)
+class Gaussians(Brief):
     """3D Gaussians after all activations, as ``ffavatar.render.rasterize`` takes them."""
 
     means: Float[Tensor, "... N 3"]  # metres
@@ -46,8 +58,8 @@ class Gaussians:
         return _map_tensors(self, Tensor.detach)
 
 
-@dataclass(frozen=True)
-class Camera:
+@dataclass(frozen=True, repr=False)
+class Camera(Brief):
     """OpenCV pinhole camera(s): x right, y down, z forward; pixel centres at +0.5."""
 
     world_to_cam: Float[Tensor, "*B 4 4"]
@@ -59,8 +71,8 @@ class Camera:
         return _map_tensors(self, lambda t: t.to(device))
 
 
-@dataclass(frozen=True)
-class HeadParams:
+@dataclass(frozen=True, repr=False)
+class HeadParams(Brief):
     """Pose and expression of a head, one row per frame; all rotations are axis-angle in radians.
 
     ``root`` and ``translation`` place torso and head together in the world of the normalised camera (the paper's global
@@ -111,8 +123,8 @@ class HeadParams:
         return HeadParams(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(HeadParams)})
 
 
-@dataclass(frozen=True)
-class Views:
+@dataclass(frozen=True, repr=False)
+class Views(Brief):
     """Square head crops of one person (see ``ffavatar.photo``); row s is one photo.
 
     Outside the photo ``images`` is white and ``valid`` is 0. ``landmarks`` are the 478 face-landmarker points in crop
@@ -152,8 +164,8 @@ class Batch:
     target: Views
 
 
-@dataclass(frozen=True)
-class CanonicalGaussians:
+@dataclass(frozen=True, repr=False)
+class CanonicalGaussians(Brief):
     """What the network decodes: Gaussians bound to the points of a head's subdivided surface, in canonical space.
 
     The centre of Gaussian i is surface point i of the neutral head plus ``offsets[i]``.
@@ -180,8 +192,8 @@ class CanonicalGaussians:
         return CanonicalGaussians(**parts)
 
 
-@dataclass(frozen=True)
-class Shades:
+@dataclass(frozen=True, repr=False)
+class Shades(Brief):
     """What each of K views shows of N Gaussians beyond their lasting colours (see ``ffavatar.shades``)."""
 
     colors: Float[Tensor, "N K 3"]  # differences in sRGB, within [-0.5, 0.5]
@@ -198,8 +210,8 @@ class Shades:
         return _map_tensors(self, lambda t: t.to(device))
 
 
-@dataclass(frozen=True)
-class Rendering:
+@dataclass(frozen=True, repr=False)
+class Rendering(Brief):
     """Pictures of an avatar."""
 
     images: Float[Tensor, "B H W C"]  # over the background

@@ -65,7 +65,7 @@ def test_writes_avatar_and_report(inputs: tuple[Path, Path], tmp_path: Path) -> 
     )
     figures = [float(line.split("PSNR")[1].split()[0]) for line in text.splitlines() if "PSNR" in line]
     assert len(figures) == 3 and figures[2] > figures[0]
-    assert "12 steps over 1 views" in text and text.startswith(f"kept     {inputs[1]}")
+    assert "12 steps over 1 view in" in text and text.startswith(f"kept     {inputs[1]}")
     made = Avatar.load(out)
     assert len(made) == len(small_avatar()) and made.about["personalized"] == "12 steps over 1 views"
     assert float((made.canonical.colors - small_avatar().canonical.colors).abs().max()) > 0.01  # 8 bits: 0.004
@@ -109,7 +109,7 @@ def test_photos_of_another_person_are_refused(
     with pytest.raises(InputError, match=r"avatar's person \(likeness 0.00 at most\).*--no-identity"):
         run(*given)
     assert not (tmp_path / "out.safetensors").exists()
-    assert "1 steps" in run(*given, "--no-identity")
+    assert "1 step over 1 view in" in run(*given, "--no-identity")
 
 
 def test_says_that_photos_were_not_compared_and_what_was_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -132,6 +132,7 @@ def test_video_of_the_person(inputs: tuple[Path, Path], tmp_path: Path) -> None:
         "--no-guard", "--no-perceptual", "--report", report, "--device", "cpu",
     )  # fmt: skip
     assert "40 steps over 6 views" in text and "first preview after" in text
+    assert text.count("kept ") == 6 and "refused" not in text and "6 more usable frames were not needed.\n" in text
     assert report.is_file()
     held_out = FrontEnd().analyse(np.ascontiguousarray(astronaut()[7:263, 75:331]), "held out", "largest", 256).views
     assert held_out is not None
@@ -160,12 +161,36 @@ def test_interrupted_saves_exits_130_and_resumes(
     with monkeypatch.context() as patch:
         patch.setattr(Fit, "advance", stopping)
         text = run(*given, "-o", part, "--checkpoint", kept, code=130)
-    assert "20 steps over 1 views" in text  # the latest whole state
+    assert "20 steps over 1 view in" in text  # the latest whole state
     assert kept.is_file() and Avatar.load(part).about["personalized"] == "20 steps over 1 views"
     run(*given, "-o", part, "--checkpoint", kept)
     assert not kept.exists()
     resumed, uninterrupted = (vars(Avatar.load(path).canonical).values() for path in (part, whole))
     assert all(torch.equal(a, b) for a, b in zip(resumed, uninterrupted))
+
+
+def test_interrupted_before_anything_was_learned(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(self: Fit) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fit, "advance", stopping)
+    out, said = tmp_path / "out.safetensors", list[str]()
+    monkeypatch.setattr("ffavatar.commands.personal.print_notes", said.extend)
+    text = run(*inputs, "--steps", 9, "--size", 64, "--no-perceptual", "--device", "cpu", "-o", out, code=130)
+    assert said == ["interrupted; no step that helps was finished, so it equals the input."]
+    assert "0 steps over 1 view in" in text and len(Avatar.load(out)) == len(small_avatar())
+
+
+def test_a_photo_of_two_people_names_the_option(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    pair = np.concatenate([astronaut()[:300, 70:370], astronaut()[:300, 370:70:-1]], 1)
+    Image.fromarray(pair).save(tmp_path / "pair.png")
+    text = run(
+        inputs[0], tmp_path / "pair.png", "-o", tmp_path / "out.safetensors", "--steps", 1, "--size", 64,
+        "--no-perceptual",
+    )  # fmt: skip
+    assert "--face N chooses who is meant (2 faces, counted from 0)" in text
 
 
 def test_reconstruct_and_personalize_in_one_go(
@@ -175,5 +200,5 @@ def test_reconstruct_and_personalize_in_one_go(
     monkeypatch.setattr("ffavatar.commands.personal.perceptual_net", lambda wanted, place: None)
     out = tmp_path / "out.safetensors"
     text = run(inputs[1], "-o", out, "--personalize", "--steps", 5, "--device", "cpu", command=reconstruct)
-    assert "5 steps over 1 views" in text and "after, refined" in text
+    assert "5 steps over 1 view in" in text and "Gaussians from 1 view, " in text and "after, refined" in text
     assert Avatar.load(out).about["personalized"] == "5 steps over 1 views"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import wave
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import typer
 from made_avatar import StandInModel, small_avatar
+from PIL import Image
 from typer.testing import CliRunner
 
 from ffavatar.commands.avatars import inspect, reconstruct, render
@@ -37,6 +39,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given")
     small_avatar().save(folder / "me.safetensors")
     make_film(folder / "film.mp4", frames=4)
+    Image.new("RGB", (64, 64), "green").save(folder / "p.png")
     demo_motion(small_avatar().rig.head, 0.2, 10).save(folder / "m.json")
     write_motion(arkit_track(3), folder / "a.json", "arkit-json")
     with wave.open(str(folder / "tone.wav"), "wb") as file:
@@ -84,7 +87,9 @@ def run(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("animate me.safetensors --driver tone.wav -o o.mp4 --face 0", "--face is for .* tone.wav is sound"),
         ("animate me.safetensors --driver m.json -o o.mp4 --weights w", "--weights is for .* m.json is a motion"),
         ("animate me.safetensors --driver m.json -o o.mp4 --head-gain 2", "--head-gain is the factor of --head-motion"),
-        ("animate me.safetensors --driver m.json -o o.webm --alpha --background green", "--background does not go"),
+        ("animate me.safetensors --driver m.json -o o.gif --alpha --background green", "--alpha and --background gr"),
+        ("animate me.safetensors --driver m.json -o o.webm --alpha --background blue", "background blue exclude each"),
+        ("render me.safetensors -o o.mp4", "o.mp4 is named like a film: add --turntable for one"),
         ("animate me.safetensors --driver m.json -o o.mp4 --size 65", "give --size 64 or 66 instead of 65"),
         ("animate me.safetensors --driver me.safetensors -o o.mp4", "me.safetensors is an avatar or weights"),
         ("animate me.safetensors --driver tone.wav -o o.mp4 --side-by-side", "tone.wav is sound, which holds no pict"),
@@ -97,10 +102,18 @@ def run(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("reconstruct a.jpg -o x.safetensors --ray local", "--ray is for --many"),
         ("reconstruct --many . -o out --personalize --steps 5", "does not personalize; .* `ffavatar personalize`"),
         ("reconstruct --many . -o out --identity", "leave out .* --identity"),
+        ("reconstruct --many . -o many.safetensors", "with --many the output is a folder of avatars; give many."),
         ("reconstruct https://some.where/a.jpg -o x.safetensors", "https://some.where/a.jpg is an address"),
         ("motion m.json -o a.csv --to arkit-json", "arkit-json is written as .json; change"),
         ("motion a.json -o a.json --to arkit-json", "a.json is what is read"),
         ("animate me.safetensors --driver film.mp4 -o film.mp4", "film.mp4 is what is read"),
+        ("export m.json -o x.glb", "m.json is a motion file, not an avatar; give .*animate AVATAR --driver m.json`"),
+        ("render a.json -o x.png", "a.json is a motion file, not an avatar; give"),
+        ("render p.png -o x.png", "p.png is a picture, not .* first: ffavatar reconstruct p.png -o me.safetensors"),
+        ("render film.mp4 -o x.png", "film.mp4 is a film, not an avatar; make an avatar of it first"),
+        ("personalize p.png me.safetensors -o x.safetensors", "p.png is a picture, not an avatar; make"),
+        ("reconstruct me.safetensors -o x.safetensors", "me.safetensors is an avatar, not a photo: give photos of the"),
+        ("reconstruct m.json -o x.safetensors", "m.json is a motion file, not a photo: give photos of the person"),
         ("personalize me.safetensors a.jpg -o me.safetensors", "me.safetensors is what is read"),
         ("live me.safetensors --source film.mp4 -o film.mp4", "film.mp4 is what is read"),
     ],
@@ -146,6 +159,12 @@ def test_films_say_how_long_they_are_and_small_files_their_kilobytes(run: Run) -
     assert out.startswith("o.png: 64 x 64 px, ") and out.strip().endswith(" KB")
 
 
+@pytest.mark.parametrize("name", ["o.gif", "frames"])
+def test_odd_sides_where_the_format_has_them(run: Run, name: str) -> None:
+    run(f"animate me.safetensors --driver a.json -o {name} --size 65")
+    assert next(iter(FrameReader(name))).image.shape == (65, 65, 3)
+
+
 def test_inspect_names_looks_and_turns(run: Run) -> None:
     from dataclasses import replace
 
@@ -154,3 +173,17 @@ def test_inspect_names_looks_and_turns(run: Run) -> None:
     replace(small_avatar(), about={LOOK: "3 4"}).save("looks.safetensors")
     out, _ = run("inspect looks.safetensors")
     assert "hair and clothes" in out and "of view 4, 5, counted from 1" in out and "and 11 turns of jaw and eyes" in out
+
+
+def test_inspect_lists_the_names_that_expression_takes(run: Run) -> None:
+    head = small_avatar().rig.head
+    for line, names in (
+        ("inspect me.safetensors", (*head.expression_names, *head.arkit_pose)),
+        ("inspect m.json", head.expression_names),
+    ):
+        short, _ = run(line)
+        long, _ = run(f"{line} --names")
+        assert set(names) <= set(re.split(r"[,\s]+", long)) and not set(names) <= set(re.split(r"[,\s]+", short))
+        assert max(map(len, long.removeprefix(short).splitlines())) <= 100
+    with pytest.raises(InputError, match="`ffavatar inspect AVATAR --names` lists them"):
+        run("render me.safetensors -o o.png --expression smile=1")

@@ -61,6 +61,9 @@ def test_many_photos_are_spread_in_yaw_and_sharp(tmp_path: Path) -> None:
     choice = choose_views([tmp_path], CodedFrontEnd(), most=3)
     assert kept(choice) == ["1.png", "4.png", "7.png"]
     assert all("sharper or farther apart" in c.reason for c, taken in choice.rows if not taken)
+    assert choice.spare == "6 more usable photos were not needed."
+    assert choose_views([tmp_path], CodedFrontEnd(), most=8).spare == "1 more usable photo was not needed."
+    assert choose_views([tmp_path], CodedFrontEnd(), most=9).spare == ""
 
 
 def test_strangers_are_refused(tmp_path: Path) -> None:
@@ -137,6 +140,7 @@ def test_video_is_sampled(tmp_path: Path) -> None:
     choice = choose_views([make_film(tmp_path / "v.mp4", frames=120)], eyes, most=4)
     assert 40 <= eyes.looked <= 48 and len(choice.views) == 4
     assert [c.name for c, _ in choice.rows][:2] == ["frame 0", "frame 3"]
+    assert choice.spare == f"{sum(c.usable for c, _ in choice.rows) - 4} more usable frames were not needed."
 
 
 def test_nothing_usable(tmp_path: Path) -> None:

@@ -14,7 +14,16 @@ from made_films import add_tone
 from PIL import Image
 from skimage.data import astronaut
 
-from ffavatar.drive.film import FilmStyle, Moment, Sighting, estimate_motion, film_motion, make_film, perform
+from ffavatar.drive.film import (
+    FilmStyle,
+    Moment,
+    Sighting,
+    cut_window,
+    estimate_motion,
+    film_motion,
+    make_film,
+    perform,
+)
 from ffavatar.drive.motion import Motion, demo_motion
 from ffavatar.drive.pose import posed, write_turntable
 from ffavatar.drive.video import FrameReader
@@ -83,6 +92,21 @@ def test_side_by_side_and_background(tmp_path: Path, driver: Path, model: StandI
     assert np.abs(frames[5, 40:80, 40:80].astype(int) - 128).max() < 12  # the driver's grey frame
 
 
+def test_beyond_the_drivers_picture_is_the_background() -> None:
+    picture = np.full((20, 20, 3), 90, np.uint8)
+    beside = cut_window(picture, Box(-10, 0, 20, 20), 40, 40, (0.5, 0.0, 1.0))
+    assert (beside[:, :18] == (128, 0, 255)).all() and (beside[:, 22:] == 90).all()
+
+
+def test_a_gif_has_the_odd_sides_that_are_asked_for(tmp_path: Path, model: StandInModel, front_end: FrontEnd) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.asarray(astronaut())[:360, 60:420]).save(tmp_path / "in" / "0.jpg")
+    given = (small_avatar(), tmp_path / "in")
+    for name, shape in (("o.gif", (1, 65, 65, 3)), ("o.mp4", (1, 66, 66, 3))):
+        make_film(*given, tmp_path / name, FilmStyle(65), model=model, front_end=front_end)
+        assert frames_of(tmp_path / name).shape == shape
+
+
 def head_middle(frame: np.ndarray) -> float:
     """Mean column of what is not white in the upper part of a picture."""
     columns = (frame[: frame.shape[0] // 2].min(-1) < 200).sum(0)
@@ -127,6 +151,11 @@ def test_driver_without_a_face(tmp_path: Path, model: StandInModel, front_end: F
     with pytest.raises(InputError, match="no usable face in any of its 1 frames"):
         make_film(small_avatar(), tmp_path / "in", tmp_path / "out.mp4", model=model, front_end=front_end)
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_face_that_no_frame_has(tmp_path: Path, driver: Path, model: StandInModel, front_end: FrontEnd) -> None:
+    with pytest.raises(InputError, match=r"driver\.mp4: there is no face 1; its frames show one face, counted from 0"):
+        make_film(small_avatar(), driver, tmp_path / "out.mp4", model=model, front_end=front_end, face=1)
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])

@@ -156,7 +156,9 @@ def test_scale_carries_the_motion_with_it(avatar, motion, tmp_path, moving, scal
 def test_files_say_that_they_are_synthetic(avatar, moving) -> None:
     extras = moving.json["asset"]["extras"]
     assert "AI-generated" in extras["notice"] and extras["digitalSourceType"].endswith("trainedAlgorithmicMedia")
-    assert "CC0" in moving.json["asset"]["copyright"] and extras["head"] == avatar.rig.head.edition
+    rights = moving.json["asset"]["copyright"]
+    assert rights.startswith("Head model: CC0") and "the person shown holds" in rights
+    assert extras["head"] == avatar.rig.head.edition
 
 
 def test_misaligned_rows_are_refused() -> None:

@@ -331,8 +331,10 @@ def test_exposure_is_the_photos_not_the_skins(model: Reader, known: HeadParams) 
 def test_checkpoint_of_another_run_is_refused(model: Reader, views: Views, tmp_path: Path) -> None:
     file = tmp_path / "kept.pt"
     personalize(model, small_avatar(), views, RECIPE, Stop(5), file)
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=rf"run with other seed \({RECIPE.seed} there, 4 here\); run with the same"):
         personalize(model, small_avatar(), views, replace(RECIPE, seed=4), checkpoint=file)
+    with pytest.raises(InputError, match="run with other photos; run with the same again, remove it"):
+        personalize(model, small_avatar(), views[[0, 1, 2, 3]], RECIPE, checkpoint=file)
     file.write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="not a readable checkpoint"):
         personalize(model, small_avatar(), views, RECIPE, checkpoint=file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from ffavatar.commands.options import (
     face_choice,
 )
 from ffavatar.commands.parsing import (
+    counted,
     file_size,
     film_length,
     load_avatar,
@@ -86,6 +88,8 @@ def reconstruct(
                 "--many does not personalize; leave out --personalize and --steps, and run `ffavatar personalize` on "
                 "each avatar afterwards."
             )
+        if output.suffix.lower() == ".safetensors":
+            raise InputError(f"{output}: with --many the output is a folder of avatars; give {output.with_suffix('')}.")
         refuse_overwriting(output, many)
         from ffavatar.bulk import Plan, read_people
         from ffavatar.commands.bulk import run_many
@@ -119,7 +123,7 @@ def reconstruct(
     avatar = run(model, choice.views.to(place), LEVELS[points], like)
     print_notes(look_notes(choice, avatar, like))
     avatar.save(output, allow_flame=allow_flame)  # before any personalization: what Ctrl-C leaves is then an avatar too
-    typer.echo(f"{output}: {len(avatar):,} Gaussians from {len(choice.views)} views, {file_size(output)}")
+    typer.echo(f"{output}: {len(avatar):,} Gaussians from {counted(len(choice.views), 'view')}, {file_size(output)}")
     if personalize:
         from ffavatar.commands.personal import fit_and_save, perceptual_net
         from ffavatar.personal import PersonalRecipe
@@ -147,16 +151,20 @@ def render(
     """A picture of an avatar in a pose and expression, or a turntable film."""
     from ffavatar.drive.film import FilmStyle
     from ffavatar.drive.marks import save_still
-    from ffavatar.drive.writer import check_film_output
+    from ffavatar.drive.writer import FILM_SUFFIXES, check_film_output
     from ffavatar.files import refuse_overwriting
 
     colour, alpha = parse_background(background)
     refuse_overwriting(output, avatar)
     if turntable:
         check_film_output(output, alpha)
-        need_even(size, output)
+        need_even(size, output, alpha)
     else:
         refuse_given("is for --turntable", seconds=seconds)
+        if output.suffix.lower() in FILM_SUFFIXES:
+            raise InputError(
+                f"{output} is named like a film: add --turntable for one, or end a picture's name in .png."
+            )
         need_suffix(output, (".png", ".jpg", ".jpeg", ".webp"), "a picture")
     from ffavatar.api import choose_device
     from ffavatar.drive.film import render_uint8
@@ -203,21 +211,26 @@ def estimate(
     typer.echo(f"{output}: {len(motion)} frames, {motion.seconds:.1f} s at {motion.fps:.5g} per second")
 
 
-def inspect(file: Annotated[Path, typer.Argument(help="Avatar (.safetensors), or a motion of any program.")]) -> None:
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Avatar (.safetensors), or a motion of any program.")],
+    names: Annotated[bool, typer.Option("--names", help="List the names of all its expressions and turns.")] = False,
+) -> None:
     """Say what an avatar or a motion file holds, its version and its licence."""
     from ffavatar.drive.formats import is_motion
     from ffavatar.drive.video import existing_input
 
     existing_input(file)
     if file.suffix.lower() == ".safetensors":
-        rows = _about_avatar(file)
+        rows, lists = _about_avatar(file)
     elif file.suffix.lower() in (".json", ".npz") or is_motion(file):
-        rows = _about_motion(file)
+        rows, lists = _about_motion(file)
     else:
         raise InputError(f"{file} is neither an avatar (.safetensors) nor a motion file; give one of these.")
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         typer.echo(f"{name:<{width}}  {value}")
+    for title, words in lists.items() if names else ():
+        typer.echo(f"\n{title}:\n" + textwrap.fill(", ".join(words), 100, break_on_hyphens=False))
 
 
 def demo(
@@ -242,7 +255,8 @@ def demo(
         typer.echo(line)
 
 
-def _about_avatar(file: Path) -> list[tuple[str, str]]:
+def _about_avatar(file: Path) -> tuple[list[tuple[str, str]], dict[str, tuple[str, ...]]]:
+    """What to say of an avatar, and its names: what ``--expression`` takes."""
     person = load_avatar(file, "cpu")
     head = person.rig.head
     names = ", ".join(head.expression_names[:4])
@@ -256,10 +270,12 @@ def _about_avatar(file: Path) -> list[tuple[str, str]]:
         ("identity", f"{len(person.identity)} coefficients"),
         (
             "expressions",
-            f"{len(head.expression_names)} ({names}, ...), and {len(head.arkit_pose)} turns of jaw and eyes",
+            f"{len(head.expression_names)} ({names}, ...), and {len(head.arkit_pose)} turns of jaw and eyes; "
+            "--names lists them",
         ),
     ]
-    return rows + [_about_row(key, value) for key, value in person.about.items()]
+    lists = {"expressions": head.expression_names, "turns of jaw and eyes": tuple(head.arkit_pose)}
+    return rows + [_about_row(key, value) for key, value in person.about.items()], lists
 
 
 def _about_row(key: str, value: str) -> tuple[str, str]:
@@ -279,11 +295,12 @@ def _container_version(file: Path) -> str:
         return str((container.metadata() or {}).get("version", "?"))
 
 
-def _about_motion(file: Path) -> list[tuple[str, str]]:
+def _about_motion(file: Path) -> tuple[list[tuple[str, str]], dict[str, tuple[str, ...]]]:
+    """What to say of a motion, and the names of its expressions."""
     from ffavatar.drive.formats import read_motion, sniff
 
     motion, kind = read_motion(file), sniff(file)
-    return [
+    rows = [
         ("kind", f"motion, {file_size(file)}"),
         ("layout", str(kind)),
         ("head", motion.head_edition),
@@ -292,3 +309,4 @@ def _about_motion(file: Path) -> list[tuple[str, str]]:
         ("source", one_line(motion.source) or "not stated"),
         *(("note", one_line(note)) for note in motion.notes),
     ]
+    return rows, {"expressions": motion.expression_names}

@@ -161,12 +161,12 @@ def animate(
     options = replace(
         _options(torso, head_motion, head_gain, relative, gain, smooth, flame, edition, fps), same_person=same_person
     )
+    if alpha and background is not None and background.lower() != "transparent":
+        raise InputError(f"--alpha and --background {background} exclude each other; give one of the two.")
     colour, clear = parse_background(background or "white")
-    if alpha and not clear:
-        refuse_given("does not go with --alpha, which leaves the background clear", background=background)
     alpha = alpha or clear
     check_film_output(output, alpha)
-    need_even(size, output)
+    need_even(size, output, alpha)
     refuse_overwriting(output, avatar, driver, weights, flame)
     moving = is_motion(driver) or is_speech(driver)
     if moving:
@@ -226,7 +226,7 @@ def live(
         from ffavatar.files import refuse_overwriting
 
         check_film_output(output, False)
-        need_even(size, output)
+        need_even(size, output, False)
         refuse_overwriting(output, avatar, source, weights)
     from ffavatar.api import choose_device, model_for
     from ffavatar.drive.live import LiveDriver, LiveReport, Recorder, camera_frames, file_frames, newest, run_live

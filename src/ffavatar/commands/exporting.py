@@ -71,9 +71,9 @@ def export(
     if motion is None:
         refuse_given("is for a --motion that is a FLAME track", flame=flame)
     moves = format_of(output).film
-    if moves:
-        need_even(size, output)
     colour, alpha = parse_background(background or "white")
+    if moves:
+        need_even(size, output, alpha)
     style = FilmStyle(size, colour, alpha)
     values = parse_expressions(expression or [])
     check_export(output, ExportOptions(style=style))

@@ -46,7 +46,8 @@ YawOption = Annotated[float, typer.Option(min=-180, max=180, help="Turn in degre
 PitchOption = Annotated[float, typer.Option(min=-90, max=90, help="Nod in degrees; positive looks down.")]
 RollOption = Annotated[float, typer.Option(min=-90, max=90, help="Tilt in degrees.")]
 ExpressionOption = Annotated[
-    list[str] | None, typer.Option(help="NAME=VALUE, such as mouthSmileLeft=0.6; can be given again.")
+    list[str] | None,
+    typer.Option(help="NAME=VALUE, such as mouthSmileLeft=0.6; can be given again; `inspect --names` lists the names."),
 ]
 FlameOption = Annotated[Path | None, typer.Option(help="Your FLAME model file: the meaning of a track's expressions.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]

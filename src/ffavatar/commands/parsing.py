@@ -36,6 +36,11 @@ def load_avatar(path: Path, device: str = "cpu") -> Avatar:
     return Avatar.load(path).to(device)
 
 
+def counted(number: int, what: str) -> str:
+    """So many of something, in words."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def file_size(path: Path) -> str:
     """The size of a file, or of the files in a folder, in words."""
     count = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
@@ -54,10 +59,14 @@ def refuse_given(why: str, **options: object) -> None:
             raise InputError(f"--{name.replace('_', '-')} {why}; leave it away.")
 
 
-def need_even(size: int | None, output: Path) -> None:
-    """Raises ``InputError`` for an odd side of a film: most codecs halve colours, and would make it a pixel larger."""
-    if size is not None and size % 2:
-        raise InputError(f"{output}: a film has even sides; give --size {size - 1} or {size + 1} instead of {size}.")
+def need_even(size: int | None, output: Path, alpha: bool) -> None:
+    """Raises ``InputError`` for an odd side of a film whose codec halves colours, and would make it a pixel larger."""
+    ending = output.suffix.lower()
+    halved = ending in (".mp4", ".m4v", ".webm") or (ending == ".mov" and not alpha)
+    if size is not None and size % 2 and halved:
+        raise InputError(
+            f"{output}: a film of this kind has even sides; give --size {size - 1} or {size + 1} instead of {size}."
+        )
 
 
 def need_suffix(path: Path, suffixes: tuple[str, ...], what: str) -> None:

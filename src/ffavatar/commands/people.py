@@ -30,11 +30,22 @@ def identity_check(wanted: bool | None, device: str) -> Embed | None:
 
 
 def print_choice(choice: Choice, wanted: bool | None = None, fewest: int = 2) -> None:
-    """A line for each photo, and whether they were compared; that matters from ``fewest`` views on."""
-    width = max(len(photo.name) for photo, _ in choice.rows)
-    for photo, kept in choice.rows:
+    """A line for each photo that is used or cannot be, one for all that were not needed, and whether they were
+    compared; that matters from ``fewest`` views on."""
+    from ffavatar.photo.report import CHOOSES
+
+    shown = [(photo, kept) for photo, kept in choice.rows if kept or not photo.usable]
+    width = max(len(photo.name) for photo, _ in shown)
+    for photo, kept in shown:
         seen = f"yaw {photo.report.yaw_deg:+4.0f}\u00b0  " if photo.report and photo.report.faces else ""
-        typer.echo(f"{'kept   ' if kept else 'refused'}  {photo.name:<{width}}  {seen}{one_line(photo.reason)}")
+        reason = photo.reason
+        if photo.report is not None and CHOOSES in reason:
+            reason = reason.replace(
+                CHOOSES, f"--face N chooses who is meant ({photo.report.faces} faces, counted from 0)"
+            )
+        typer.echo(f"{'kept   ' if kept else 'refused'}  {photo.name:<{width}}  {seen}{one_line(reason)}")
+    if choice.spare:
+        typer.echo(choice.spare)
     print_notes(choice.notes)
     if len(choice.views) >= fewest and not choice.identity_checked and wanted is None:
         typer.echo(

@@ -17,7 +17,7 @@ from ffavatar.commands.options import (
     WeightsOption,
     face_choice,
 )
-from ffavatar.commands.parsing import file_size, load_avatar, need_suffix
+from ffavatar.commands.parsing import counted, file_size, load_avatar, need_suffix
 from ffavatar.commands.people import IdentityOption, identity_check, print_choice
 from ffavatar.commands.progress import print_notes, progress
 from ffavatar.errors import InputError
@@ -133,13 +133,23 @@ def fit_and_save(
     seconds = time.monotonic() - start
     made.avatar.save(output, allow_flame=allow_flame)
     if not made.finished:
-        print_notes(["interrupted; this is the best so far" + (", and the checkpoint is kept." if checkpoint else ".")])
+        equal = "no step that helps was finished, so it equals the input"
+        reached = equal if _same(made.avatar, person) else "this is the best so far"
+        kept = ", and the checkpoint is kept" if checkpoint is not None and checkpoint.is_file() else ""
+        print_notes([f"interrupted; {reached}{kept}."])
     else:
         for line in _outcome(model, person, made, given, recipe.size, report, perceptual):
             typer.echo(line)
-    typer.echo(f"{output}: {made.steps} steps over {len(given)} views in {seconds:.0f} s{preview}, {file_size(output)}")
+    work = f"{counted(made.steps, 'step')} over {counted(len(given), 'view')}"
+    typer.echo(f"{output}: {work} in {seconds:.0f} s{preview}, {file_size(output)}")
     if not made.finished:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _same(one: Avatar, other: Avatar) -> bool:
+    """But for rounding: no step changes so little."""
+    pairs = zip(vars(one.canonical).values(), vars(other.canonical).values(), strict=True)
+    return all(a.shape == b.shape and bool(((a - b).abs() < 1e-5).all()) for a, b in pairs)
 
 
 class _Preview:

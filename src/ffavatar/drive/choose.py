@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ class StrangersError(InputError):
 
 
 Progress = Callable[[int, int | None], None]
+_FRAME = re.compile(r"frame \d+")  # the name of a film's frame
 Embed = Callable[[Views], Tensor]  # identity embeddings (S, D), normalised
 
 
@@ -69,6 +71,15 @@ class Choice:
     rows: tuple[tuple[Candidate, bool], ...]  # (photo, kept)
     identity_checked: bool
     notes: tuple[str, ...] = ()
+
+    @property
+    def spare(self) -> str:
+        """A sentence that says how many more could have been used; empty where none could."""
+        names = [photo.name for photo, kept in self.rows if photo.usable and not kept]
+        if not names:
+            return ""
+        what = "frame" if _FRAME.fullmatch(names[0]) else "photo"
+        return f"{len(names)} more usable {what}{' was' if len(names) == 1 else 's were'} not needed."
 
     def view_of(self, row: int) -> int | None:
         """Number of the view made from the photo of a row; None where it was not kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -102,26 +103,34 @@ Look = Callable[[np.ndarray], Sighting | None]
 ReadPose = Callable[[Views], HeadParams]
 
 
-def face_finder(front_end: FrontEnd, face: FaceChoice = "largest") -> Look:
+class FaceFinder:
     """Looks for one face, frame after frame of one film; None where there is none that can be used.
 
     The face is followed from frame to frame, and searched anew where it was lost.
     """
-    last: Tensor | None = None
 
-    def look(image: np.ndarray) -> Sighting | None:
-        nonlocal last
-        if last is None:
-            result = front_end.analyse(image, "the frame", face, CROP_SIZE)
+    def __init__(self, front_end: FrontEnd, face: FaceChoice = "largest") -> None:
+        self._front_end, self._face = front_end, face
+        self._last: Tensor | None = None
+        self._most = 0  # faces in one of the frames
+
+    def __call__(self, image: np.ndarray) -> Sighting | None:
+        if self._last is None:
+            result = self._front_end.analyse(image, "the frame", self._face, CROP_SIZE)
         else:
-            result = front_end.analyse_frame(image, last, size=CROP_SIZE)
-        last = result.landmarks
+            result = self._front_end.analyse_frame(image, self._last, size=CROP_SIZE)
+        self._last, self._most = result.landmarks, max(self._most, result.report.faces)
         if result.views is None or result.report.crop_box is None:
             return None
         left, top, side = result.report.crop_box
         return Sighting(result.views, Box(left, top, side, side))
 
-    return look
+    def too_few(self) -> str:
+        """Where no frame has had the face: says how many there were instead, if there were any."""
+        if self._face == "largest" or not 0 < self._most <= self._face:
+            return ""
+        shown = "one face" if self._most == 1 else f"{self._most} faces at most"
+        return f"there is no face {self._face}; its frames show {shown}, counted from 0, the largest"
 
 
 def perform(reader: FrameReader, find: Callable[[], Look], read_pose: ReadPose) -> Generator[Moment]:
@@ -170,6 +179,8 @@ def _first_sighting(reader: FrameReader, look: Look) -> Sighting:
         sighting = look(frame.image)
         if sighting is not None:
             return sighting
+    if isinstance(look, FaceFinder) and (why := look.too_few()):
+        raise InputError(f"{reader.path}: {why}.")
     raise InputError(f"{reader.path} shows no usable face in any of its {count} frames; give one that shows a face.")
 
 
@@ -230,7 +241,7 @@ def make_film(
     chosen = options or DriveOptions()
 
     def find() -> Look:
-        return face_finder(eyes, face)
+        return FaceFinder(eyes, face)
 
     def read_pose(views: Views) -> HeadParams:
         read = drive(estimator, avatar, views.to(device), own=chosen.same_person)
@@ -323,7 +334,7 @@ def _pictures(
             for moment, window, image in zip(group, windows, rendered, strict=True):
                 report.count(moment)
                 if style.side_by_side:
-                    beside = cut_window(moment.image, window, *shape)
+                    beside = cut_window(moment.image, window, *shape, style.background)
                     if style.alpha:
                         beside = np.concatenate([beside, np.full((*beside.shape[:2], 1), 255, np.uint8)], -1)
                     image = np.concatenate([beside, image], 1)
@@ -331,22 +342,22 @@ def _pictures(
 
 
 def _film_size(style: FilmStyle, window: Box) -> tuple[int, int]:
-    """Width and height of the film in pixels, even."""
+    """Width and height of the film in pixels: even, unless another size is asked for."""
     if not style.full_frame:
-        side = style.size or 512
-        return side + side % 2, side + side % 2
-    height = style.size or round(window.height)
+        return style.size or 512, style.size or 512
+    height = style.size or 2 * math.ceil(round(window.height) / 2)
     width = round(height * window.width / window.height)
-    return width + width % 2, height + height % 2
+    return width + width % 2, height
 
 
-def cut_window(image: np.ndarray, window: Box, width: int, height: int) -> np.ndarray:
-    """The window's part of a picture, scaled to ``width`` x ``height``; white beyond the picture's edges."""
+def cut_window(image: np.ndarray, window: Box, width: int, height: int, beyond: Colour = WHITE) -> np.ndarray:
+    """The window's part of a picture, scaled to ``width`` x ``height``; a colour ``beyond`` the picture's edges."""
     from PIL import Image
 
     corner = np.floor([window.left, window.top]).astype(int)
     end = np.ceil([window.left + window.width, window.top + window.height]).astype(int)
-    part = np.full((end[1] - corner[1], end[0] - corner[0], 3), 255, np.uint8)
+    part = np.empty((end[1] - corner[1], end[0] - corner[0], 3), np.uint8)
+    part[:] = [round(255 * value) for value in beyond]
     low = np.maximum(corner, 0)
     high = np.minimum(end, [image.shape[1], image.shape[0]])
     if (high > low).all():
@@ -415,7 +426,7 @@ def estimate_motion(
     eyes = front_end or FrontEnd(device)
 
     def find() -> Look:
-        return face_finder(eyes, face)
+        return FaceFinder(eyes, face)
 
     if avatar is None:
         identity = _pooled_identity(model, reader, find)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ffavatar.drive.adjust import Adjuster, Neutral
-from ffavatar.drive.film import Sighting, face_finder
+from ffavatar.drive.film import FaceFinder, Sighting
 from ffavatar.drive.options import DriveOptions
 from ffavatar.drive.retarget import share_turn
 from ffavatar.drive.smooth import ParamsFilter
@@ -58,7 +58,7 @@ class LiveDriver:
         device = avatar.identity.device
         self.avatar, self.options, self.fps = avatar, options or DriveOptions(), fps
         self._model = model if model is not None else load_model(device=str(device))
-        self._look = face_finder(front_end or FrontEnd(device), face)
+        self._look = FaceFinder(front_end or FrontEnd(device), face)
         self._filter, self._window = ParamsFilter(), SteadyWindow(fps)
         self._reference: Box | None = None
         self._before: Box | None = None

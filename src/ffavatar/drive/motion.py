@@ -41,7 +41,7 @@ class Expressions(Protocol):
     expression_names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Motion:
     """``params`` (T frames, CPU, float32) at ``fps`` frames per second, estimated with the head ``head_edition``.
 
@@ -70,6 +70,10 @@ class Motion:
 
     def __len__(self) -> int:
         return len(self.params)
+
+    def __repr__(self) -> str:
+        names = len(self.expression_names)
+        return f"Motion({len(self)} frames at {self.fps:.5g} per second, {self.head_edition}, {names} expressions)"
 
     @property
     def seconds(self) -> float:

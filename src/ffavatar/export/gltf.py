@@ -25,7 +25,8 @@ class Glb:
     def __init__(self, notice: dict[str, str]) -> None:
         self._chunks: list[bytes] = []
         self._length = 0
-        asset = {"version": "2.0", "generator": f"FFAvatar {__version__}", "copyright": notice["headLicence"]}
+        rights = f"Head model: {notice['headLicence']}; the person shown holds the rights to their likeness"
+        asset = {"version": "2.0", "generator": f"FFAvatar {__version__}", "copyright": rights}
         self.json: dict[str, Any] = {"asset": asset | {"extras": notice}}
 
     def put(self, kind: str, item: dict[str, Any]) -> int:

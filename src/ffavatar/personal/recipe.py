@@ -21,7 +21,7 @@ class PersonalRecipe:
     seed: int = 0
     track_steps: int = 0
     """Steps of ``pipeline.track`` that refine each view's pose and expression before anything else is learned. They are
-    refined along with the residuals anyway, and beginning with it does not pay (docs/personalization.md)."""
+    refined along with the residuals anyway."""
     start: Start = "avatar"
     """What the residuals are laid upon: the feed-forward avatar, or, for comparison, its bare head in grey or in
     colours unprojected from the views (``starts.py``)."""

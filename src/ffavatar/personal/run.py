@@ -105,7 +105,7 @@ class _Run:
         self.guarded = recipe.guard and len(views) >= GUARDED
         self.trial_steps = recipe.steps if self.guarded else 0
         self.progress = progress or (lambda done, total: None)
-        self.fingerprint = _fingerprint(avatar, views, recipe, perceptual is not None)
+        self.origin = _origin(avatar, views, recipe, perceptual is not None)
         reading = read_views(model, avatar, views, recipe.size)
         self.read, self.goals = reading.params, reading.goals
         self.avatar = self._begun(avatar, self.read, self.goals)
@@ -257,7 +257,7 @@ class _Run:
         with atomic_path(self.checkpoint) as path:
             torch.save(
                 {
-                    "fingerprint": self.fingerprint,
+                    "origin": self.origin,
                     "start": dict(vars(self.start)),
                     "checks": checks,
                     "chosen": self.chosen,
@@ -272,12 +272,12 @@ class _Run:
             return None
         try:
             kept = torch.load(self.checkpoint, weights_only=True, map_location=self.views.images.device)
-            found = kept["fingerprint"]
-        except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError):
+            other = _differences(kept["origin"], self.origin)
+        except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, OSError):
             raise InputError(f"{self.checkpoint} is not a readable checkpoint; remove it and run again.") from None
-        if found != self.fingerprint:
+        if other:
             raise InputError(
-                f"{self.checkpoint} was made from another avatar, other photos or other settings; remove it or give "
+                f"{self.checkpoint} is of a run with other {other}; run with the same again, remove it, or give "
                 "another file."
             )
         return kept
@@ -320,9 +320,30 @@ def _unpacked(model: FFAvatar, kept: dict[str, Any] | None) -> Avatar | None:
     return Avatar(rig, CanonicalGaussians(**kept["canonical"]), kept["identity"])
 
 
-def _fingerprint(avatar: Avatar, views: Views, recipe: PersonalRecipe, perceptual: bool) -> str:
-    digest = hashlib.sha256(repr((asdict(recipe), perceptual)).encode())
-    for record in (avatar.canonical, views, *filter(None, [avatar.rig.shades])):
+def _origin(avatar: Avatar, views: Views, recipe: PersonalRecipe, perceptual: bool) -> dict[str, Any]:
+    """All that decides a run, by the names that users know, for a checkpoint to be compared with."""
+    return {
+        "avatar": _digest(avatar.canonical, *filter(None, [avatar.rig.shades])),
+        "photos": _digest(views),
+        "perceptual net": perceptual,
+        **asdict(recipe),
+    }
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """Names what two runs were not made from alike, and settings' values; empty where they are of one origin."""
+    said = []
+    for name in [name for name in now | then if then.get(name) != now.get(name)]:
+        value, other = then.get(name), now.get(name)
+        digests = isinstance(value, str) and len(value) == 64
+        said.append(name if digests else f"{name} ({value} there, {other} here)")
+    return ", ".join(said)
+
+
+def _digest(*records: object) -> str:
+    """Of their tensors."""
+    digest = hashlib.sha256()
+    for record in records:
         for value in vars(record).values():
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

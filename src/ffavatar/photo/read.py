@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from ffavatar.errors import InputError
+from ffavatar.kinds import HEIF_BRANDS, START, a, kind_of
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 120_000_000  # by the header, before anything is decoded
 KEPT_PIXELS = 24_000_000  # larger photos are scaled down to this: a head crop never needs more
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF", "JPEG2000", "PPM")
-HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 ADVICE = "save it again as JPEG or PNG"
 
 _decoding = threading.Lock()  # warning filters are process-wide; see _decode
@@ -118,6 +118,9 @@ def _unreadable(data: bytes, name: str) -> InputError:
     if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
         remedy = f"{ADVICE}, or install its decoder (pip install 'ffavatar[heic]')"
         return InputError(f"{name} is a HEIC photo, which nothing installed here can open: {remedy}.")
+    kind = kind_of(data[:START])
+    if kind not in ("picture", "film", None):
+        return InputError(f"{name} is {a(kind)}, not a photo: give photos of the person.")
     if data[4:8] == b"ftyp" or data[:4] in (b"\x1aE\xdf\xa3", b"RIFF"):
         return InputError(f"{name} is not a photo this program can read, perhaps a video: give a photo, or {ADVICE}.")
     return InputError(f"{name} is not a photo this program can read: {ADVICE}.")

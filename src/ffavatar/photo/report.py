@@ -20,6 +20,7 @@ BLURRED, SOFT = 10.0, 40.0  # see sharpness_and_brightness; 112 clear pictures: 
 DRAWN = 2000.0  # sharper than any photographed face: line drawings, halftone, strong noise
 HIDDEN, DOUBTFUL = 0.03, 0.02  # Landmarker.doubt
 DARK, BRIGHT = 45.0, 225.0  # mean grey level of the face
+CHOOSES = "the option face chooses who is meant"
 COMPARABLE = 0.6  # of the chosen face's width: from here another face counts as a second person
 
 
@@ -112,7 +113,7 @@ def remarks(report: PhotoReport, other_widths: list[float], clipped: float) -> l
     if report.doubt > DOUBTFUL:
         notes.append("Part of the face may be hidden.")
     if any(other >= COMPARABLE * width_px for other in other_widths):
-        notes.append("Another person is in the photo; the option face chooses who is meant.")
+        notes.append(f"Another person is in the photo; {CHOOSES}.")
     if sharp < SOFT:
         notes.append("The face is rather soft.")
     if brightness < DARK:
