@@ -235,3 +235,17 @@ def test_the_estimate_of_flames_joints_costs_what_is_stated(tmp_path: Path) -> N
     assert (a - b)[0].norm() < 1e-7 and float((a - b)[1].norm()) == pytest.approx(
         0.03 * 2 * np.sin(np.radians(10)), rel=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"torso": "stil"}, "torso 'stil' is not offered; choose from own"),
+        ({"head_motion": "foo"}, "head_motion 'foo' is not offered"),
+        ({"fps": 0.0}, "0 frames per second cannot be"),
+        ({"fps": float("nan")}, "nan frames per second"),
+    ],
+)
+def test_options_that_are_none_are_refused(given: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DriveOptions(**given)

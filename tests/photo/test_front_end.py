@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
+from ffavatar.drive.film import FaceFinder
 from ffavatar.errors import InputError
 from ffavatar.photo import BLENDSHAPE_NAMES, load_views
 from ffavatar.photo.crop import head_crop_box
@@ -238,11 +239,26 @@ def test_dark_and_bright_faces_are_kept_with_a_note(front_end, portrait):
     assert bright.kept and any("overexposed" in note for note in bright.notes)
 
 
-def test_two_people_the_larger_is_chosen_or_the_one_asked_for(front_end, portrait):
+def two_people(portrait) -> np.ndarray:
     both = Image.new("RGB", (1024, 512))
     both.paste(Image.fromarray(portrait), (512, 0))
     both.paste(Image.fromarray(portrait).resize((400, 400)), (0, 50))
-    photo = as_photo(both)
+    return as_photo(both)
+
+
+def test_a_chosen_face_that_was_lost_is_no_other_ones(front_end, portrait):
+    """The smaller of two people turns away for a frame, is there again, and leaves."""
+    both, nobody = two_people(portrait), np.zeros((512, 1024, 3), np.uint8)
+    alone = nobody.copy()
+    alone[:, 512:] = both[:, 512:]
+    find = FaceFinder(front_end, face=1)
+    seen = [find(frame) for frame in (both, nobody, both, alone, both)]
+    assert [sighting is None for sighting in seen] == [False, True, False, True, False]
+    assert all(sighting.crop.left < 300 for sighting in seen if sighting is not None)
+
+
+def test_two_people_the_larger_is_chosen_or_the_one_asked_for(front_end, portrait):
+    photo = two_people(portrait)
     chosen = front_end.analyse(photo, "two").report
     assert chosen.kept and chosen.faces == 2 and chosen.face_box[0] > 512
     assert any("Another person" in note for note in chosen.notes)

@@ -16,7 +16,7 @@ from ffavatar.commands.options import (
     YawOption,
 )
 from ffavatar.commands.parsing import file_size, film_length, load_avatar, need_even, parse_expressions, refuse_given
-from ffavatar.commands.progress import print_notes, unmatched_note
+from ffavatar.commands.progress import print_notes
 from ffavatar.drive.background import parse_background
 from ffavatar.errors import InputError
 
@@ -100,16 +100,10 @@ def _check_options(output: Path, **given: object) -> None:
 def _motion_for(person: Avatar, path: Path, flame: Path | None) -> tuple[Motion, tuple[str, ...]]:
     """Any program's motion for the avatar's head, and what could not be carried over."""
     from ffavatar.drive.formats import read_motion
-    from ffavatar.drive.motion import Motion
     from ffavatar.drive.options import DriveOptions
-    from ffavatar.drive.retarget import retarget
+    from ffavatar.drive.retarget import carried_over
 
-    found, head = read_motion(path), person.rig.head
+    found = read_motion(path)
     if not found.head_edition.startswith("flame"):
         refuse_given(f"is for FLAME tracks, and {path} is none", flame=flame)
-    if found.head_edition == head.edition:
-        unknown = found.unmatched(head)
-        return found, (unmatched_note(unknown),) if unknown else ()
-    made = retarget(found, person.rig, DriveOptions(flame=flame))
-    whole = Motion(found.fps, made.params, head.edition, tuple(head.expression_names), found.source)
-    return whole, (*found.notes, *made.notes)
+    return carried_over(found, person.rig, DriveOptions(flame=flame))

@@ -40,8 +40,3 @@ def print_notes(notes: Sequence[str]) -> None:
     """Remarks on the work, on stderr."""
     for note in notes:
         typer.echo(f"ffavatar: {one_line(note)}", err=True)
-
-
-def unmatched_note(names: Sequence[str]) -> str:
-    """Says which expressions of a motion a head does not have."""
-    return f"{len(names)} expressions of the motion are unknown to this head, such as {', '.join(names[:3])}."

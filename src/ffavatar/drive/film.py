@@ -118,8 +118,10 @@ class FaceFinder:
         if self._last is None:
             result = self._front_end.analyse(image, "the frame", self._face, CROP_SIZE)
         else:
-            result = self._front_end.analyse_frame(image, self._last, size=CROP_SIZE)
-        self._last, self._most = result.landmarks, max(self._most, result.report.faces)
+            result = self._front_end.analyse_frame(image, self._last, size=CROP_SIZE, face=self._face)
+        lost = result.landmarks is None and self._face != "largest"  # a chosen one is searched where it was
+        self._last = self._last if lost else result.landmarks
+        self._most = max(self._most, result.report.faces)
         if result.views is None or result.report.crop_box is None:
             return None
         left, top, side = result.report.crop_box

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ffavatar.errors import InputError
 
@@ -56,6 +57,11 @@ class DriveOptions:
         wrong = [name for name, gain in self.gains.items() if not 0 <= gain <= MOST_GAIN]
         if wrong:
             raise InputError(f"the gain of {wrong[0]} is {self.gains[wrong[0]]:g}; give 0 to {MOST_GAIN:g}.")
+        for name, kind in (("torso", Torso), ("head_motion", HeadMotion)):
+            if (given := getattr(self, name)) not in get_args(kind):
+                raise InputError(f"{name} {given!r} is not offered; choose from {', '.join(get_args(kind))}.")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise InputError(f"{self.fps:g} frames per second cannot be; give a number above 0.")
         if not 0 <= self.head_gain <= MOST_GAIN:
             raise InputError(f"the gain of the head's motion is {self.head_gain:g}; give 0 to {MOST_GAIN:g}.")
 

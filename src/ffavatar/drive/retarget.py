@@ -72,6 +72,17 @@ def retarget(motion: Motion, rig: Rig, options: DriveOptions | None = None) -> R
     return Retargeted(share_turn(params, rig, options.torso, "follow"), _unmatched(motion, head))
 
 
+def carried_over(motion: Motion, rig: Rig, options: DriveOptions | None = None) -> tuple[Motion, tuple[str, ...]]:
+    """:func:`retarget` as a motion of the rig's own head, which stands before the normalised camera; and what is to be
+    said of it. One that is so already stays what it is."""
+    head = rig.head
+    if motion.head_edition == head.edition and motion.placed and motion.camera is None:
+        return motion, (*motion.notes, *_unmatched(motion, head))
+    made = retarget(motion, rig, options)
+    whole = Motion(motion.fps, made.params, head.edition, tuple(head.expression_names), motion.source)
+    return whole, (*motion.notes, *made.notes)
+
+
 def _unmatched(motion: Motion, head: HeadModel) -> tuple[str, ...]:
     missing = motion.unmatched(head)
     if not missing:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ffavatar.avatar import Avatar
+from ffavatar.drive.retarget import carried_over
 from ffavatar.drive.writer import check_film_output, is_folder_output
 from ffavatar.errors import InputError
 from ffavatar.export.glb import write_glb, write_mesh_glb
@@ -98,5 +99,7 @@ def export(avatar: Avatar, path: str | Path, options: ExportOptions | None = Non
         refuse_flame(avatar, path, options)
     if not 1e-4 <= options.scale <= 1e4:
         raise InputError(f"{path}: a scale of {options.scale:g} units per metre is of no use; give 0.0001 to 10000.")
+    if options.motion is not None:  # of another program or head, it is the avatar's before any format sees it
+        options = replace(options, motion=carried_over(options.motion, avatar.rig)[0])
     made.write(avatar, path, options)
     return path

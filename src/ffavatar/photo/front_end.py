@@ -28,6 +28,7 @@ AROUND = 2.2  # side of what the landmarker is shown, in region sides: the regio
 AROUND_STILL = 1.5  # where it does not: a turned square's diagonal, and a little
 REGION_PX = 320  # larger faces are averaged down to about this before the landmarker sees them
 MOST_FACES = 12  # that are looked at closely in one photo; crowds show many more
+AGAIN = 1.0  # how far a chosen face that was lost may have gone, in parts of its size
 FOLLOW_SHIFT = 0.5  # a face that jumps by more than this part of its size between frames is searched anew
 
 
@@ -97,12 +98,14 @@ class FrontEnd:
         previous: Float[Tensor, "478 3"] | None = None,
         name: str = "the frame",
         size: int = 512,
+        face: FaceChoice = "largest",
     ) -> PhotoResult:
         """``analyse`` for video: follows the face from the landmarks of the frame before, without detection.
 
         previous: (478, 3) in frame pixels (``PhotoResult.landmarks``), or None for the first frame. The face is
-        searched anew where it was lost. A face that is followed is not judged: its report has no sharpness, brightness,
-        doubt or notes.
+        searched anew where it was lost: the largest, or, where another one was chosen by ``face``, the one nearest to
+        where that was, which must not be further away than ``AGAIN`` of its widths. A face that is followed is not
+        judged: its report has no sharpness, brightness, doubt or notes.
         """
         _check(image, name)
         if previous is not None:
@@ -111,7 +114,18 @@ class FrontEnd:
             moved = (result.region[0, :2] - region_of(result.points)[0, :2]).norm() / region[0, 2]
             if float(result.presence) >= verdicts.PRESENCE and float(moved) < FOLLOW_SHIFT:
                 return self._judge(image, name, result, [], 0, size, film=True)
-        return self.analyse(image, name, size=size)
+            if face != "largest":
+                return self._nearest(image, previous, name, size)
+        return self.analyse(image, name, face, size)
+
+    def _nearest(self, image: np.ndarray, previous: Tensor, name: str, size: int) -> PhotoResult:
+        """``analyse`` of the face nearest to where ``previous`` (478, 3) is: of several, widths tell nothing."""
+        found, place = self.faces(image), region_of(previous[None].float().cpu())[0]
+        apart = [float((region_of(other.points)[0, :2] - place[:2]).norm() / place[2]) for other in found]
+        if not apart or min(apart) > AGAIN:
+            reason = f"{name}: the chosen face was lost and is not near where it was."
+            return PhotoResult(PhotoReport(name, False, reason, faces=len(found)), None)
+        return self.judge(image, found, name, apart.index(min(apart)), size)
 
     def _window(self, image: np.ndarray, region: Tensor, still: bool = False) -> tuple[Tensor, Tensor, int]:
         """The surroundings of a region (1, 4): pixels (1, h, w, 3) on the device, their corner (4,) in the photo, and
