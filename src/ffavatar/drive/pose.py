@@ -61,7 +61,7 @@ def _unknown(name: str, expressions: tuple[str, ...], turns: tuple[str, ...]) ->
     near = difflib.get_close_matches(name, known, 3, 0.4) or known[:3]
     return (
         f"{name!r} is no expression of this head; there are {len(expressions)}, and {len(turns)} turns "
-        f"of jaw and eyes, such as {', '.join(near)}; `ffavatar inspect AVATAR --names` lists them."
+        f"of jaw and eyes, such as {', '.join(near)}; `ffavatar inspect` lists them."
     )
 
 
