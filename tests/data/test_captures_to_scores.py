@@ -114,8 +114,12 @@ def test_training_is_given_what_the_landmarker_reads_of_every_face(prepared, dra
     for row in range(len(sample)):
         with torch.no_grad():
             seen = landmarker(torch.from_numpy(sample.images[row]).float()[None] / 255)
-        # the pictures in the shard are compressed, those that were read were not
-        np.testing.assert_allclose(sample.arrays["blendshapes"][row], seen.blendshapes[0].numpy(), atol=0.1)
+        # the pictures in the shard are compressed, those that were read were not: single scores move, and on one
+        # processor more than on another
+        apart = np.abs(sample.arrays["blendshapes"][row] - seen.blendshapes[0].numpy())
+        assert apart.mean() < 0.012 and np.sort(apart)[-3] < 0.1
+        other = sample.arrays["blendshapes"][(row + 3) % len(sample)]
+        assert apart.mean() < np.abs(other - seen.blendshapes[0].numpy()).mean()  # of another camera's picture
         apart = sample.arrays["landmarks"][row] - (seen.points[0] / SIZE).numpy()
         assert np.linalg.norm(apart[:468, :2], axis=1).mean() < 0.004
     assert sample.arrays["blendshapes"].max() > 0.05
